@@ -1,0 +1,1 @@
+//! Templates, MIME composition and DKIM signatures.

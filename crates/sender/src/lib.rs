@@ -1,0 +1,1 @@
+//! The delivery worker: intake, spool, lanes, sessions, outcomes, reports.

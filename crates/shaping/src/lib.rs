@@ -1,0 +1,1 @@
+//! MX sites, policy resolution, pacing and the retry schedule, in virtual time.

@@ -1,0 +1,1 @@
+//! Receiving mail providers with hidden limits, for the demo, tests and benchmarks.

@@ -1,0 +1,1 @@
+//! SMTP client sessions over any async stream.
