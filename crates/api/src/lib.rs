@@ -5,7 +5,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod delivery;
+pub mod delivery_slice;
+pub mod dkim_key;
+pub mod message;
+pub mod mx_policy;
+pub mod names;
+pub mod relay_pool;
 pub mod reply;
+pub mod sending_ip;
 pub mod types;
 
+pub use delivery::{Delivery, DeliverySpec, DeliveryStatus};
+pub use delivery_slice::{DeliverySlice, DeliverySliceSpec, DeliverySliceStatus};
+pub use dkim_key::{DkimKey, DkimKeySpec, DkimKeyStatus};
+pub use mx_policy::{MxPolicy, MxPolicySpec, MxPolicyStatus};
+pub use relay_pool::{RelayPool, RelayPoolSpec, RelayPoolStatus};
+pub use sending_ip::{SendingIp, SendingIpSpec, SendingIpStatus};
 pub use types::{Domain, Duration, EmailAddress, Mask, Rate};

@@ -1,0 +1,271 @@
+//! MxPolicy: the rules for sending to a set of providers.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Duration, Mask, Rate};
+
+/// Limits, TLS, timeouts, reply rules and retry intervals for the recipient domains or MX hosts it matches.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "relaypool.dev",
+    version = "v1alpha1",
+    kind = "MxPolicy",
+    plural = "mxpolicies",
+    shortname = "mxp",
+    category = "relaypool",
+    namespaced,
+    status = "MxPolicyStatus",
+    derive = "PartialEq",
+    doc = "Rules for sending to a set of providers.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Domains", type_ = "string", json_path = ".spec.match.domains"),
+    printcolumn(name = "MX", type_ = "string", json_path = ".spec.match.mxHosts"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(name = "Connections", type_ = "integer", json_path = ".spec.limits.maxConnections"),
+    printcolumn(name = "Rate", type_ = "string", json_path = ".spec.limits.rate"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MxPolicySpec {
+    /// Pools of the same namespace that the policy is for. Empty: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub pools: Vec<String>,
+    /// Where the policy applies.
+    #[serde(rename = "match")]
+    pub matches: MxMatch,
+    /// Of several policies that set one field for a site, the higher priority wins; then the narrower match; then the name.
+    #[serde(default)]
+    pub priority: i32,
+    /// Whether `limits` count for each sending IP alone or for all IPs of the pool together.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Hard limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// TLS towards the provider. Default `Opportunistic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Timeouts by phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// Bounds for what the pacer may learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveBounds>,
+    /// What to do on certain replies. The first rule that fits wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub reply_rules: Vec<ReplyRule>,
+    /// Retry intervals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+/// Where a policy applies: to a recipient domain or to a site whose MX hosts fit. At least one mask.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.domains) && self.domains.size() > 0) || (has(self.mxHosts) && self.mxHosts.size() > 0)").message("match needs at least one entry in domains or mxHosts; write domains: [\"*\"] to match everything"))]
+pub struct MxMatch {
+    /// Masks over recipient domains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub domains: Vec<Mask>,
+    /// Masks over MX host names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub mx_hosts: Vec<Mask>,
+}
+
+/// What a policy's limits are counted over.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Each sending IP has the limits for itself.
+    #[default]
+    PerIp,
+    /// All sending IPs of the pool share them.
+    Pool,
+}
+
+/// Hard limits towards one site.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Connections open at one time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_connections: Option<u32>,
+    /// Messages on one connection before it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_messages_per_connection: Option<u32>,
+    /// Messages per unit of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+}
+
+/// TLS towards a provider.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never STARTTLS.
+    Disabled,
+    /// STARTTLS where it is offered; clear text otherwise.
+    #[default]
+    Opportunistic,
+    /// No mail without TLS.
+    Required,
+}
+
+/// Timeouts by phase of a session. What is absent has the value of RFC 5321 section 4.5.3.2.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Opening the TCP connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Duration>,
+    /// The greeting, and each of EHLO, STARTTLS, MAIL and RCPT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Duration>,
+    /// The reply to DATA, and each block of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Duration>,
+    /// The reply to the final dot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_of_data: Option<Duration>,
+    /// One whole transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<Duration>,
+    /// How long an unused connection is kept open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Duration>,
+}
+
+/// Bounds for what the pacer may learn.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || !has(self.min.connections) || !has(self.max.connections) || self.min.connections <= self.max.connections").message("adaptive.min.connections must not exceed adaptive.max.connections"))]
+pub struct AdaptiveBounds {
+    /// Never slower than this, except while suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Pace>,
+    /// Never faster than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Pace>,
+}
+
+/// A pace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Pace {
+    /// Messages per unit of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Connections open at one time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub connections: Option<u32>,
+}
+
+/// What to do when replies fit.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.text) || has(self.category) || has(self.code)").message("a reply rule needs at least one of text, category and code"))]
+pub struct ReplyRule {
+    /// Part of the reply's text; letter case does not matter; `*` stands for any run of characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub text: Option<String>,
+    /// A bounce category, such as `rate_limited`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub category: Option<String>,
+    /// The reply code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 400, max = 599))]
+    pub code: Option<u16>,
+    /// How many times within how long, before the rule acts. Absent: at the first reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Trigger>,
+    /// What to do.
+    pub action: ReplyAction,
+}
+
+/// When a reply rule acts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Trigger {
+    /// This many replies …
+    #[schemars(range(min = 1))]
+    pub count: u32,
+    /// … within this time.
+    pub within: Duration,
+}
+
+/// What a reply rule does. Each field that is set is done.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.suspendFor) || has(self.throttle) || has(self.reduceConnections) || has(self.reduceMessagesPerConnection) || has(self.reclassify) || has(self.retryAfter)").message("action must set at least one of suspendFor, throttle, reduceConnections, reduceMessagesPerConnection, reclassify and retryAfter"))]
+pub struct ReplyAction {
+    /// Send nothing on the lane for this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend_for: Option<Duration>,
+    /// Go down to this rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Rate>,
+    /// Close this many connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub reduce_connections: Option<u32>,
+    /// Send this many messages fewer on each connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub reduce_messages_per_connection: Option<u32>,
+    /// Treat the reply as this bounce category.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub reclassify: Option<String>,
+    /// Try the message again after this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Duration>,
+}
+
+/// Retry intervals: the first, and the longest that growing ones reach.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Interval after the first temporary failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_interval: Option<Duration>,
+    /// Longest interval. Each interval is twice the one before until this is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_interval: Option<Duration>,
+}
+
+/// What the policy answers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MxPolicyStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Names of policies with the same masks and priority that set the same fields: which of them wins is decided by name only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub conflicts: Vec<String>,
+}

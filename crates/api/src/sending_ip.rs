@@ -1,0 +1,234 @@
+//! SendingIp: one source address and its reputation.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Domain, Duration, Rate};
+
+/// One source address of a pool: the name it introduces itself with, how it gets out, how far its warm-up is.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "relaypool.dev",
+    version = "v1alpha1",
+    kind = "SendingIp",
+    plural = "sendingips",
+    shortname = "sip",
+    category = "relaypool",
+    namespaced,
+    status = "SendingIpStatus",
+    derive = "PartialEq",
+    doc = "A source address of a pool.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(
+        name = "Sender",
+        type_ = "string",
+        json_path = ".status.sender",
+        description = "The sender that owns the address"
+    ),
+    printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.pool == oldSelf.pool").message("pool cannot be changed: delete this SendingIp and create one in the other pool"))]
+#[x_kube(validation = Rule::new("self.address == oldSelf.address").message("address cannot be changed: create a new SendingIp, because reputation belongs to the address"))]
+pub struct SendingIpSpec {
+    /// The RelayPool of the same namespace that the address belongs to.
+    #[schemars(length(min = 1, max = 253))]
+    pub pool: String,
+    /// The address that receiving hosts see.
+    #[schemars(with = "String", length(min = 2, max = 45))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$')").message("address must be an IPv4 or IPv6 address without a prefix length, such as 192.0.2.10"))]
+    pub address: IpAddr,
+    /// The name for EHLO. It should resolve to the address, and the address back to it.
+    pub ehlo_name: Domain,
+    /// How connections leave. Absent: they are bound to `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+    /// Warm-up. Absent: the address is warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<WarmUp>,
+    /// Share of the pool's mail relative to the weights of other addresses. 0: only what asks for it by affinity.
+    #[serde(default = "weight")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub weight: u32,
+    /// Send nothing from this address; what waits for it stays queued.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// How connections leave. At most one of the fields.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.bind), has(self.socks5), has(self.proxyProtocol)].filter(set, set).size() <= 1").message("set only one of egress.bind, egress.socks5 and egress.proxyProtocol"))]
+pub struct Egress {
+    /// Local address to bind, where it differs from the address that receiving hosts see (network address translation).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(max = 45))]
+    pub bind: Option<IpAddr>,
+    /// SOCKS5 proxy `host:port` that connects from the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 260))]
+    pub socks5: Option<String>,
+    /// Proxy `host:port` that takes a PROXY protocol header and connects from the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 260))]
+    pub proxy_protocol: Option<String>,
+}
+
+/// Warm-up of a new address.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.alreadyWarm || !has(self.schedule)").message("an address that is alreadyWarm has no warm-up schedule: remove one of the two"))]
+pub struct WarmUp {
+    /// The address has its reputation already: no limit.
+    #[serde(default)]
+    pub already_warm: bool,
+    /// Messages for each day, one entry a stage. Absent: the standard schedule, 200 on the first day to 10 million on the
+    /// twenty-ninth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 120), inner(range(min = 1)))]
+    pub schedule: Option<Vec<u64>>,
+    /// Time zone whose midnight ends a warm-up day, such as `Europe/Paris`. Absent: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub time_zone: Option<String>,
+}
+
+/// What the address answers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SendingIpStatus {
+    /// The generation of the spec that this status speaks of. Written by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled. Written by the controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The sender that owns the address. Assigned once and kept. Written by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Warm-up of today. Written by the sender that owns the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<WarmUpStatus>,
+    /// The 50 busiest sites. Written by the sender that owns the address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["site"]))]
+    pub sites: Vec<SiteStatus>,
+}
+
+/// Warm-up of one day.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmUpStatus {
+    /// Stage, from 1; absent once warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<u32>,
+    /// Messages that may be sent today.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Messages sent today.
+    #[serde(default)]
+    pub sent: u64,
+}
+
+/// How the address stands with one site (the set of MX hosts that a provider shares among its domains).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteStatus {
+    /// Name of the site.
+    pub site: String,
+    /// Whether mail is flowing.
+    pub state: LaneState,
+    /// Open connections.
+    #[serde(default)]
+    pub connections: u32,
+    /// Messages accepted per second, over the last minute.
+    #[serde(default)]
+    pub delivered_per_second: f64,
+    /// The learned or configured rate limit, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Rate>,
+    /// The connection limit in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_limit: Option<u32>,
+    /// Which limit holds mail back right now.
+    pub binds: Binds,
+    /// Messages waiting.
+    #[serde(default)]
+    pub queued: i64,
+    /// When a suspension ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_until: Option<Time>,
+    /// The last refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<Refusal>,
+}
+
+/// Whether mail flows on a lane (one address to one site).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// Nothing waits.
+    Idle,
+    /// Mail flows.
+    Sending,
+    /// The breaker is open: nothing is sent until a time.
+    Suspended,
+}
+
+/// The limit that holds a lane back.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binds {
+    /// Room of the warm-up day.
+    WarmUp,
+    /// The rate of an MxPolicy.
+    PolicyRate,
+    /// The connections of an MxPolicy.
+    PolicyConnections,
+    /// This sender's share of a pool-wide limit.
+    PoolShare,
+    /// The rate learned from the provider's replies.
+    LearnedRate,
+    /// The connections learned from the provider's replies.
+    LearnedConnections,
+    /// A suspension.
+    Suspended,
+    /// Nothing but the amount of mail.
+    NoDemand,
+}
+
+/// A reply that refused something.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// When.
+    pub at: Time,
+    /// The reply, code first.
+    #[schemars(length(max = 512))]
+    pub reply: String,
+    /// How it was classified.
+    pub category: String,
+    /// How long it asked to wait, where it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Duration>,
+}
+
+fn weight() -> u32 {
+    100
+}
