@@ -15,13 +15,13 @@
 #   2. the cache: ${XDG_CACHE_HOME:-$HOME/.cache}/relaypool/kubernetes/<Debian package version>-<recipe>/bin;
 #   3. the same folder, after building what it lacks from Debian's source package `kubernetes`.
 #
-# The build takes about ten minutes on two cores and 3 GB of disk, once per machine. It needs a Debian package mirror
+# The build takes five to ten minutes on two cores and 3 GB of disk, once per machine. It needs a Debian package mirror
 # and nothing else from the network: the compiler, etcd and the sources are downloaded by apt into the cache and
 # unpacked there, not installed. So no daemon starts, the system's apt lists stay as they are, and no root is needed
 # as long as the few common tools below are present.
 #
 # The source tree and Go's build cache stay in the cache folder, beside `bin`. That makes a further target cheap:
-# kubelet is then a matter of a minute or two, kube-proxy of seconds. To get the room back, delete `build`.
+# kube-proxy is then a matter of seconds, kubelet of a minute or two. To get the room back, delete `build`.
 #
 # Environment:
 #   KUBEBUILDER_ASSETS       a folder of ready-made binaries, see above
@@ -52,6 +52,11 @@ holds() {
     done
 }
 
+# cache_folders: prints the cache folders of this recipe, newest version first.
+cache_folders() {
+    find "$CACHE" -mindepth 1 -maxdepth 1 -type d -name "*-$RECIPE" 2>/dev/null | sort --version-sort --reverse
+}
+
 # cached_folder COMMAND...: prints the newest cache folder of this recipe that holds the commands.
 cached_folder() {
     local folder
@@ -60,7 +65,19 @@ cached_folder() {
             echo "$folder/bin"
             return 0
         fi
-    done < <(find "$CACHE" -mindepth 1 -maxdepth 1 -type d -name "*-$RECIPE" 2>/dev/null | sort --version-sort --reverse)
+    done < <(cache_folders)
+    return 1
+}
+
+# unpacked_folder: prints the newest cache folder of this recipe with a source tree that is ready to build from.
+unpacked_folder() {
+    local folder
+    while IFS= read -r folder; do
+        if [[ -x $folder/bin/etcd && -e $folder/build/.done-step_source ]]; then
+            echo "$folder"
+            return 0
+        fi
+    done < <(cache_folders)
     return 1
 }
 
@@ -70,12 +87,13 @@ cached_folder() {
 ensure_tools() {
     # Command and the package it comes from.
     local needed=(
-        flock:util-linux rsync:rsync jq:jq make:make git:git patch:patch xz:xz-utils dpkg-source:dpkg-dev
+        rsync:rsync jq:jq make:make git:git patch:patch xz:xz-utils dpkg-source:dpkg-dev
     )
     local entry missing=()
-    command -v apt-get >/dev/null && command -v dpkg >/dev/null \
-        || die "building Kubernetes needs apt and dpkg; on this system, set KUBEBUILDER_ASSETS to a folder" \
-               "with kube-apiserver and etcd (for example from 'setup-envtest use -p path')"
+    if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+        die "building Kubernetes needs apt and dpkg; on this system, set KUBEBUILDER_ASSETS to a folder" \
+            "with kube-apiserver and etcd (for example from 'setup-envtest use -p path')"
+    fi
     [[ -f $KEYRING ]] || missing+=(debian-archive-keyring)
     for entry in "${needed[@]}"; do
         command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
@@ -88,8 +106,8 @@ ensure_tools() {
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     # A list that is too old names files the mirror no longer has; so one more try, after an update.
-    apt-get install --yes --no-install-recommends "${missing[@]}" >&2 \
-        || { apt-get update >&2 && apt-get install --yes --no-install-recommends "${missing[@]}" >&2; }
+    local install=(apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends "${missing[@]}")
+    "${install[@]}" >&2 || { apt-get update >&2 && "${install[@]}" >&2; }
 }
 
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -102,6 +120,8 @@ debian_mirror() {
         return
     fi
     local mirror
+    # The dollar signs are apt's.
+    # shellcheck disable=SC2016
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null \
         | awk -v suite="$SUITE" '$2 == suite && $3 == "main" && $4 == "Debian" { print $1; exit }') || mirror=
     echo "${mirror:-http://deb.debian.org/debian}"
@@ -266,24 +286,33 @@ fi
 
 cached_folder etcd "${targets[@]}" && exit 0
 
-ensure_tools
 mkdir -p "$CACHE"
 
 # One build at a time. The lock is on a file descriptor: it ends with this process, however that ends.
 exec 9>"$CACHE/lock"
+command -v flock >/dev/null || die "flock is missing: it is part of util-linux"
 if ! flock --nonblock 9; then
     say "waiting for another build to end"
     flock 9
 fi
 # The one we waited for may have built what we want.
 cached_folder etcd "${targets[@]}" && exit 0
+ensure_tools
 
-say "building etcd ${targets[*]} into $CACHE; this happens once per machine and takes about ten minutes"
-update_package_lists
-VERSION=$(source_version)
-[[ -n $VERSION ]] || die "the mirror has no source package kubernetes in $SUITE"
-# The colon of an epoch would split GOPATH in two.
-readonly VERSION FOLDER="$CACHE/${VERSION/:/_}-$RECIPE"
+# A tree that an earlier run unpacked serves further targets without asking the network.
+if FOLDER=$(unpacked_folder); then
+    VERSION=$(basename "$FOLDER")
+    VERSION=${VERSION%-"$RECIPE"}
+    say "building ${targets[*]} from the tree in $FOLDER"
+else
+    say "building ${targets[*]} into $CACHE; this happens once per machine and takes about ten minutes"
+    update_package_lists
+    VERSION=$(source_version)
+    [[ -n $VERSION ]] || die "the mirror has no source package kubernetes in $SUITE"
+    # The colon of an epoch would split GOPATH in two.
+    FOLDER="$CACHE/${VERSION/:/_}-$RECIPE"
+fi
+readonly VERSION FOLDER
 readonly BUILD="$FOLDER/build"
 readonly TREE="$BUILD/gopath/src/k8s.io/kubernetes"
 mkdir -p "$BUILD" "$FOLDER/bin"
