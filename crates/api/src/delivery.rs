@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{MessageTemplate, Priority, Sender};
 use crate::types::Duration;
+use crate::validation::{LONGER_THAN_ZERO, delivery as rules, text};
 
 /// One message for many recipients: from whom, through which pool, to whom, when, and how long to try.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -44,10 +45,10 @@ use crate::types::Duration;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.recipients) != has(self.relay)").message("set exactly one of recipients (a mail merge) and relay (messages relayed in)"))]
-#[x_kube(validation = Rule::new("has(self.message) == has(self.recipients)").message("a mail merge needs both message and recipients; a relayed Delivery has neither"))]
-#[x_kube(validation = Rule::new("self.pool == oldSelf.pool").message("pool cannot be changed: create another Delivery"))]
-#[x_kube(validation = Rule::new("!oldSelf.cancel || self.cancel").message("a canceled Delivery stays canceled: create another Delivery, or set a new runId on one of another name"))]
+#[x_kube(validation = rules::RECIPIENTS_OR_RELAY)]
+#[x_kube(validation = rules::MESSAGE_WITH_RECIPIENTS)]
+#[x_kube(validation = rules::POOL_IS_FIXED)]
+#[x_kube(validation = rules::CANCEL_IS_FINAL)]
 pub struct DeliverySpec {
     /// The RelayPool of the same namespace that sends.
     #[schemars(length(min = 1, max = 253))]
@@ -68,6 +69,7 @@ pub struct DeliverySpec {
     pub schedule: Option<Schedule>,
     /// How long to try, from the moment a message reached its sender. More than 84h is ignored and 84h applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub validity: Option<Duration>,
     /// Which messages leave first when several deliveries wait.
     #[serde(default)]
@@ -77,6 +79,7 @@ pub struct DeliverySpec {
     pub email_feedback: bool,
     /// Sending IPs that may be used, by their labels. Absent: all of the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub ip_affinity: Option<LabelSelector>,
     /// Send nothing for now; what is queued stays queued, and its validity goes on running.
     #[serde(default)]
@@ -109,7 +112,7 @@ pub struct Relay {}
 /// Who gets the message. Exactly one of the fields.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.inline), has(self.configMapKeyRef), has(self.secretKeyRef), has(self.objectStore)].filter(set, set).size() == 1").message("set exactly one of recipients.inline, recipients.configMapKeyRef, recipients.secretKeyRef and recipients.objectStore"))]
+#[x_kube(validation = rules::ONE_SOURCE)]
 pub struct Recipients {
     /// In this object. For more, use a ConfigMap, a Secret or an object store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,11 +137,11 @@ pub struct Recipient {
     pub address: String,
     /// Values for the template, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, AnyValue>")]
+    #[schemars(with = "BTreeMap<String, AnyValue>", extend("maxProperties" = 1000))]
     pub variables: BTreeMap<String, serde_json::Value>,
 }
 
-/// Any JSON value: the schema of a template variable.
+/// Any JSON value: the schema of a template variable. Null is a value too, and is kept.
 struct AnyValue;
 
 impl JsonSchema for AnyValue {
@@ -151,7 +154,7 @@ impl JsonSchema for AnyValue {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+        schemars::json_schema!({ "x-kubernetes-preserve-unknown-fields": true, "nullable": true })
     }
 }
 
@@ -196,9 +199,8 @@ pub enum ListFormat {
 }
 
 /// When to send.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.waves) || has(self.waves.shares) != has(self.waves.calendar)").message("set exactly one of schedule.waves.shares and schedule.waves.calendar"))]
 pub struct Schedule {
     /// Not before this moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,8 +218,9 @@ pub struct Schedule {
 }
 
 /// Several waves. Exactly one of the fields.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::ONE_KIND_OF_WAVES)]
 pub struct Waves {
     /// Waves of equal size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,17 +228,19 @@ pub struct Waves {
     /// Waves of their own delay and size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = rules::NO_MORE_THAN_ALL)]
     pub calendar: Option<Vec<Wave>>,
 }
 
 /// Waves of equal size.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct EqualShares {
     /// Percent of the recipients in each wave; the last wave has the rest.
     #[schemars(range(min = 1, max = 100))]
     pub percent: u32,
     /// Time between the starts of two waves.
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub every: Duration,
 }
 
@@ -251,14 +256,16 @@ pub struct Wave {
 }
 
 /// Hours of the day in which nothing is sent; `from` may be later than `to` (over midnight).
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct QuietHours {
     /// Start, `HH:MM`.
     #[schemars(length(min = 5, max = 5))]
+    #[x_kube(validation = text::TIME_OF_DAY)]
     pub from: String,
     /// End, `HH:MM`.
     #[schemars(length(min = 5, max = 5))]
+    #[x_kube(validation = text::TIME_OF_DAY)]
     pub to: String,
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::Recipient;
 use crate::message::MessageSnapshot;
+use crate::validation::delivery_slice as rules;
 
 /// Most rows in one slice.
 pub const MAX_SLICE_ROWS: usize = 1_000;
@@ -35,8 +36,8 @@ pub const MAX_SLICE_BYTES: usize = 512 * 1024;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self == oldSelf").message("the spec of a DeliverySlice cannot be changed: it is what a sender has taken over"))]
-#[x_kube(validation = Rule::new("has(self.message) != has(self.sender)").message("a slice has either a message (for all senders) or a sender with its recipients"))]
+#[x_kube(validation = rules::SPEC_IS_FIXED)]
+#[x_kube(validation = rules::MESSAGE_OR_SENDER)]
 pub struct DeliverySliceSpec {
     /// The Delivery, by name.
     #[schemars(length(min = 1, max = 253))]

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Domain, Duration};
+use crate::validation::{LONGER_THAN_ZERO, dkim_key as rules};
 
 /// A DKIM key (RFC 6376, RFC 8463): mail whose From address is in the domain is signed with every DkimKey of that domain.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -42,7 +43,8 @@ use crate::types::{Domain, Duration};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.domain == oldSelf.domain && self.selector == oldSelf.selector").message("domain and selector cannot be changed: create another DkimKey, so that late verifiers still find the old record"))]
+#[x_kube(validation = rules::RECORD_NAME_IS_FIXED)]
+#[x_kube(validation = rules::ROTATION_IS_FOR_GENERATED_KEYS)]
 pub struct DkimKeySpec {
     /// The signing domain, the `d=` of the signature.
     pub domain: Domain,
@@ -83,10 +85,11 @@ pub struct SecretKeyRef {
 }
 
 /// Rotation of a generated key.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotation {
     /// How often a new key replaces the old one.
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub every: Duration,
     /// How long the old DNS record must stay for late verifiers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dkim_key::DkimAlgorithm;
 use crate::types::{Domain, Duration, EmailAddress};
+use crate::validation::{message as rules, text};
 
 /// Who the mail is from.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub struct Sender {
 /// message of that recipient Ignored.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.text) || has(self.html)").message("a message needs text, html or both"))]
+#[x_kube(validation = rules::TEXT_OR_HTML)]
 pub struct MessageTemplate {
     /// Subject header. A template.
     #[schemars(length(min = 1, max = 998))]
@@ -61,8 +62,8 @@ pub struct MessageTemplate {
 pub struct Header {
     /// Name.
     #[schemars(length(min = 1, max = 76))]
-    #[x_kube(validation = Rule::new("self.matches('^[!-9;-~]+$')").message("a header name is printable ASCII without a colon or spaces"))]
-    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['from', 'sender', 'reply-to', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id', 'mime-version', 'content-type', 'content-transfer-encoding', 'content-disposition', 'content-id', 'dkim-signature', 'return-path', 'received', 'list-unsubscribe', 'list-unsubscribe-post'])").message("this header is written by Relaypool itself: use the field made for it (sender, subject, listUnsubscribe, …)"))]
+    #[x_kube(validation = text::HEADER_NAME)]
+    #[x_kube(validation = rules::HEADER_IS_FREE)]
     pub name: String,
     /// Value. A template; a result with a line break makes the message of that recipient Ignored.
     #[schemars(length(max = 4096))]
@@ -72,17 +73,20 @@ pub struct Header {
 /// An attachment. Exactly one of `data`, `configMapKeyRef` and `secretKeyRef`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.data), has(self.configMapKeyRef), has(self.secretKeyRef)].filter(set, set).size() == 1").message("an attachment needs exactly one of data, configMapKeyRef and secretKeyRef"))]
+#[x_kube(validation = rules::ONE_CONTENT)]
 pub struct Attachment {
     /// File name that recipients see.
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = text::FILE_NAME)]
     pub filename: String,
     /// MIME type, such as `application/pdf`.
     #[schemars(length(min = 3, max = 127))]
+    #[x_kube(validation = text::MEDIA_TYPE)]
     pub content_type: String,
     /// For images in the HTML part: it is inline, and `cid:` with this value refers to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 127))]
+    #[x_kube(validation = text::CONTENT_ID)]
     pub content_id: Option<String>,
     /// The content in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,8 +115,8 @@ pub struct ContentKeyRef {
 /// Unsubscribing by header. At least one of `mailto` and `url`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.mailto) || has(self.url)").message("listUnsubscribe needs mailto, url or both"))]
-#[x_kube(validation = Rule::new("!self.oneClick || has(self.url)").message("listUnsubscribe.oneClick needs url (https), because RFC 8058 posts to it"))]
+#[x_kube(validation = rules::UNSUBSCRIBE_TARGET)]
+#[x_kube(validation = rules::ONE_CLICK_NEEDS_URL)]
 pub struct ListUnsubscribe {
     /// Address to write to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +124,7 @@ pub struct ListUnsubscribe {
     /// Address to open, `https://…`. A template; values are percent-encoded with the `urlencode` filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = Rule::new("self.startsWith('https://')").message("listUnsubscribe.url must start with https://"))]
+    #[x_kube(validation = text::HTTPS_URL)]
     pub url: Option<String>,
     /// Say that a POST to `url` unsubscribes at once (RFC 8058).
     #[serde(default)]
@@ -153,6 +157,7 @@ pub struct MessageSnapshot {
     pub return_path_domain: Option<Domain>,
     /// Keys that must sign. A sender that lacks one waits for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub dkim_keys: Vec<SigningKeyRef>,
     /// How long to try, from the moment a message reached its sender; at most 84 h.
     pub validity: Duration,
@@ -161,6 +166,7 @@ pub struct MessageSnapshot {
     pub priority: Priority,
     /// Sending IPs that may be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub ip_affinity: Option<LabelSelector>,
     /// Stop after RCPT TO.
     #[serde(default)]
@@ -176,6 +182,7 @@ pub struct MessageSnapshot {
     pub slices: u32,
     /// Rows that were excluded at planning, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 100))]
     pub ignored: BTreeMap<String, u64>,
     /// The first 100 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

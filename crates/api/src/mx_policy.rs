@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Duration, Mask, Rate};
+use crate::validation::{LONGER_THAN_ZERO, mx_policy as rules};
 
 /// Limits, TLS, timeouts, reply rules and retry intervals for the recipient domains or MX hosts it matches.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -42,7 +43,7 @@ use crate::types::{Duration, Mask, Rate};
 pub struct MxPolicySpec {
     /// Pools of the same namespace that the policy is for. Empty: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     pub pools: Vec<String>,
     /// Where the policy applies.
     #[serde(rename = "match")]
@@ -77,7 +78,7 @@ pub struct MxPolicySpec {
 /// Where a policy applies: to a recipient domain or to a site whose MX hosts fit. At least one mask.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.domains) && self.domains.size() > 0) || (has(self.mxHosts) && self.mxHosts.size() > 0)").message("match needs at least one entry in domains or mxHosts; write domains: [\"*\"] to match everything"))]
+#[x_kube(validation = rules::SOME_MASK)]
 pub struct MxMatch {
     /// Masks over recipient domains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -129,33 +130,39 @@ pub enum TlsMode {
 }
 
 /// Timeouts by phase of a session. What is absent has the value of RFC 5321 section 4.5.3.2.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
     /// Opening the TCP connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub connect: Option<Duration>,
     /// The greeting, and each of EHLO, STARTTLS, MAIL and RCPT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub command: Option<Duration>,
     /// The reply to DATA, and each block of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub data: Option<Duration>,
     /// The reply to the final dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub end_of_data: Option<Duration>,
     /// One whole transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub transaction: Option<Duration>,
     /// How long an unused connection is kept open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub idle: Option<Duration>,
 }
 
 /// Bounds for what the pacer may learn.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.min) || !has(self.max) || !has(self.min.connections) || !has(self.max.connections) || self.min.connections <= self.max.connections").message("adaptive.min.connections must not exceed adaptive.max.connections"))]
+#[x_kube(validation = rules::CONNECTIONS_IN_ORDER)]
 pub struct AdaptiveBounds {
     /// Never slower than this, except while suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,7 +188,7 @@ pub struct Pace {
 /// What to do when replies fit.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.text) || has(self.category) || has(self.code)").message("a reply rule needs at least one of text, category and code"))]
+#[x_kube(validation = rules::SOMETHING_TO_MATCH)]
 pub struct ReplyRule {
     /// Part of the reply's text; letter case does not matter; `*` stands for any run of characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,23 +210,25 @@ pub struct ReplyRule {
 }
 
 /// When a reply rule acts.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Trigger {
     /// This many replies …
     #[schemars(range(min = 1))]
     pub count: u32,
     /// … within this time.
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub within: Duration,
 }
 
 /// What a reply rule does. Each field that is set is done.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.suspendFor) || has(self.throttle) || has(self.reduceConnections) || has(self.reduceMessagesPerConnection) || has(self.reclassify) || has(self.retryAfter)").message("action must set at least one of suspendFor, throttle, reduceConnections, reduceMessagesPerConnection, reclassify and retryAfter"))]
+#[x_kube(validation = rules::SOMETHING_TO_DO)]
 pub struct ReplyAction {
     /// Send nothing on the lane for this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub suspend_for: Option<Duration>,
     /// Go down to this rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,18 +247,21 @@ pub struct ReplyAction {
     pub reclassify: Option<String>,
     /// Try the message again after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub retry_after: Option<Duration>,
 }
 
 /// Retry intervals: the first, and the longest that growing ones reach.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
     /// Interval after the first temporary failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub first_interval: Option<Duration>,
     /// Longest interval. Each interval is twice the one before until this is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub max_interval: Option<Duration>,
 }
 

@@ -1,6 +1,7 @@
 //! RelayPool: a set of sender processes that share their configuration.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{
     Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
@@ -8,9 +9,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::types::{Domain, Duration};
+use crate::validation::{LONGER_THAN_ZERO, relay_pool as rules, text};
 
 /// A pool of sender processes: how many there are, where their queue lies, which DNS servers and ports they use, and
 /// whether they adapt to what providers answer.
@@ -54,7 +56,6 @@ use crate::types::{Domain, Duration};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.storage.size) || self.storage.size != ''").message("storage.size must not be empty: write a size such as 10Gi or leave it out"))]
 pub struct RelayPoolSpec {
     /// Number of senders. Each has its own spool and its own sending IPs; they are named `<pool>-0`, `<pool>-1`, ….
     #[serde(default = "one")]
@@ -87,6 +88,7 @@ pub struct RelayPoolSpec {
     /// Object stores that deliveries of this pool may read recipients from and write reports to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(validation = rules::STORES_HAVE_THEIR_OWN_NAMES)]
     pub object_stores: Vec<ObjectStore>,
     /// Settings of the sender pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,15 +106,17 @@ pub enum PoolMode {
 }
 
 /// The spool volume.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
     /// Size of the volume, such as `10Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
+    #[x_kube(validation = text::SIZE)]
     pub size: Option<String>,
     /// Storage class; the cluster's default where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
 }
 
@@ -123,10 +127,11 @@ pub struct Dns {
     /// Name servers as `address` or `address:port` (IPv6 with a port in brackets). Empty: those of the machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 64)))]
-    #[x_kube(validation = Rule::new("self.all(server, server.matches('^([0-9.]+(:[0-9]+)?|[0-9a-fA-F:.]+|\\\\[[0-9a-fA-F:.]+\\\\](:[0-9]+)?)$'))").message("each entry of dns.servers must be an IP address with an optional port, such as 10.0.0.53 or 127.0.0.1:5353"))]
+    #[x_kube(validation = rules::NAME_SERVERS)]
     pub servers: Vec<String>,
     /// How long one lookup may take before it counts as a server failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LONGER_THAN_ZERO)]
     pub timeout: Option<Duration>,
 }
 
@@ -143,24 +148,29 @@ pub struct Intake {
 }
 
 /// SMTP submission into the pool.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SmtpIntake {
     /// TCP port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub port: Option<u16>,
     /// Secret of type `kubernetes.io/tls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub tls_secret_name: Option<String>,
     /// Secret with the hashed passwords of the users that may submit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub users_secret_name: Option<String>,
     /// Networks (CIDR) whose clients need no password. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 49)))]
+    #[x_kube(validation = rules::ALLOWED_NETWORKS)]
     pub allowed_networks: Vec<String>,
     /// Largest message taken in, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_message_bytes: Option<u64>,
 }
 
@@ -170,14 +180,16 @@ pub struct SmtpIntake {
 pub struct HttpIntake {
     /// TCP port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub port: Option<u16>,
     /// Secret with the tokens that may inject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub token_secret_name: Option<String>,
 }
 
 /// One object store that deliveries of the pool may use by its name.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStore {
     /// The name that deliveries refer to.
@@ -185,9 +197,11 @@ pub struct ObjectStore {
     pub name: String,
     /// `s3://bucket/prefix`, `gs://bucket/prefix` or `azure://container/prefix`.
     #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = text::STORE_URL)]
     pub url: String,
     /// Secret with the store's credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub credentials_secret_name: Option<String>,
 }
 
@@ -197,27 +211,36 @@ pub struct ObjectStore {
 pub struct PodSettings {
     /// Image of the sender; the operator's own where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
     /// Secrets to pull the image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// Use the node's network, so that senders can bind the node's addresses.
     #[serde(default)]
     pub host_network: bool,
     /// CPU and memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "resources_with_bare_numbers"
+    )]
     pub resources: Option<ResourceRequirements>,
     /// Labels a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints to tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
     /// Placement rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
     /// Spreading over nodes and zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
 }
 
@@ -246,7 +269,7 @@ pub struct RelayPoolStatus {
     pub delivery_per_second: Option<f64>,
     /// One entry for each sender, written by that sender.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub senders: Vec<SenderStatus>,
 }
 
@@ -275,10 +298,93 @@ pub struct SenderStatus {
     pub delivery_per_second: f64,
 }
 
+/// A name server as users write it: `10.0.0.53`, `10.0.0.53:5353`, `2001:db8::53`, `[2001:db8::53]:5353`; port 53 where
+/// none is written. None for anything else.
+pub fn name_server(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, 53));
+    }
+    if let Some(bracketed) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return bracketed
+            .parse()
+            .ok()
+            .map(|address| SocketAddr::new(IpAddr::V6(address), 53));
+    }
+    text.parse().ok()
+}
+
+/// Reads `cpu: 2` as well as `cpu: "2"`: an API server keeps a custom resource's quantities as they were written, and the
+/// type of the quantities knows the text form only.
+fn resources_with_bare_numbers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ResourceRequirements>, D::Error> {
+    let mut value = Option::<serde_json::Value>::deserialize(deserializer)?;
+    for section in ["limits", "requests"] {
+        let quantities = value
+            .as_mut()
+            .and_then(|resources| resources.get_mut(section))
+            .and_then(serde_json::Value::as_object_mut);
+        for quantity in quantities.into_iter().flat_map(|map| map.values_mut()) {
+            if quantity.is_number() {
+                *quantity = serde_json::Value::String(quantity.to_string());
+            }
+        }
+    }
+    value
+        .map(serde_json::from_value)
+        .transpose()
+        .map_err(serde::de::Error::custom)
+}
+
 fn one() -> i32 {
     1
 }
 
 fn smtp_port() -> u16 {
     25
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_read_with_and_without_a_port() {
+        for (text, address) in [
+            ("10.0.0.53", "10.0.0.53:53"),
+            ("127.0.0.1:5353", "127.0.0.1:5353"),
+            ("2001:db8::53", "[2001:db8::53]:53"),
+            ("[2001:db8::53]", "[2001:db8::53]:53"),
+            ("[2001:db8::53]:5353", "[2001:db8::53]:5353"),
+        ] {
+            assert_eq!(name_server(text), Some(address.parse().unwrap()), "{text}");
+        }
+        for bad in [
+            "",
+            "dns.example.com",
+            "10.0.0.53:",
+            "10.0.0.53:70000",
+            "[10.0.0.53]",
+            "10.0.0",
+        ] {
+            assert_eq!(name_server(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn quantities_may_be_numbers() {
+        let pod: PodSettings = serde_json::from_value(serde_json::json!({
+            "resources": { "limits": { "cpu": 2, "memory": "1Gi" }, "requests": { "cpu": 0.5 } }
+        }))
+        .unwrap();
+        let resources = pod.resources.unwrap();
+        assert_eq!(resources.limits.unwrap()["cpu"].0, "2");
+        assert_eq!(resources.requests.unwrap()["cpu"].0, "0.5");
+        assert_eq!(
+            serde_json::from_str::<PodSettings>(r#"{"resources": null}"#)
+                .unwrap()
+                .resources,
+            None
+        );
+    }
 }

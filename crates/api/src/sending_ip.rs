@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Domain, Duration, Rate};
+use crate::validation::{sending_ip as rules, text};
 
 /// One source address of a pool: the name it introduces itself with, how it gets out, how far its warm-up is.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -45,15 +46,15 @@ use crate::types::{Domain, Duration, Rate};
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.pool == oldSelf.pool").message("pool cannot be changed: delete this SendingIp and create one in the other pool"))]
-#[x_kube(validation = Rule::new("self.address == oldSelf.address").message("address cannot be changed: create a new SendingIp, because reputation belongs to the address"))]
+#[x_kube(validation = rules::POOL_IS_FIXED)]
+#[x_kube(validation = rules::ADDRESS_IS_FIXED)]
 pub struct SendingIpSpec {
     /// The RelayPool of the same namespace that the address belongs to.
     #[schemars(length(min = 1, max = 253))]
     pub pool: String,
     /// The address that receiving hosts see.
     #[schemars(with = "String", length(min = 2, max = 45))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$')").message("address must be an IPv4 or IPv6 address without a prefix length, such as 192.0.2.10"))]
+    #[x_kube(validation = text::IP_ADDRESS)]
     pub address: IpAddr,
     /// The name for EHLO. It should resolve to the address, and the address back to it.
     pub ehlo_name: Domain,
@@ -75,26 +76,29 @@ pub struct SendingIpSpec {
 /// How connections leave. At most one of the fields.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.bind), has(self.socks5), has(self.proxyProtocol)].filter(set, set).size() <= 1").message("set only one of egress.bind, egress.socks5 and egress.proxyProtocol"))]
+#[x_kube(validation = rules::ONE_EGRESS)]
 pub struct Egress {
     /// Local address to bind, where it differs from the address that receiving hosts see (network address translation).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", length(max = 45))]
+    #[schemars(with = "Option<String>", length(min = 2, max = 45))]
+    #[x_kube(validation = text::IP_ADDRESS)]
     pub bind: Option<IpAddr>,
     /// SOCKS5 proxy `host:port` that connects from the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 260))]
+    #[x_kube(validation = text::HOST_AND_PORT)]
     pub socks5: Option<String>,
     /// Proxy `host:port` that takes a PROXY protocol header and connects from the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 260))]
+    #[x_kube(validation = text::HOST_AND_PORT)]
     pub proxy_protocol: Option<String>,
 }
 
 /// Warm-up of a new address.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.alreadyWarm || !has(self.schedule)").message("an address that is alreadyWarm has no warm-up schedule: remove one of the two"))]
+#[x_kube(validation = rules::WARM_HAS_NO_SCHEDULE)]
 pub struct WarmUp {
     /// The address has its reputation already: no limit.
     #[serde(default)]

@@ -2,7 +2,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::string_schema::string_type;
+use super::string_schema::{domain_pattern, is_name_character, quoted, string_type};
+use crate::cel::CelRule;
 
 /// A DNS domain name as mail uses it: lower case, in its ASCII form, without a trailing dot.
 ///
@@ -10,6 +11,14 @@ use super::string_schema::string_type;
 /// Cloning is cheap: names are shared by every message to a domain.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Domain(Arc<str>);
+
+/// Octets of the longest name in its ASCII form, without the trailing dot (RFC 1035 section 2.3.4).
+const MAX_OCTETS: usize = 253;
+
+pub(super) const RULE: CelRule = CelRule::new(
+    concat!("self.matches('^", domain_pattern!(), "$')"),
+    "must be a domain name such as mail.example.com: labels of letters, digits and inner hyphens, separated by dots",
+);
 
 /// Why a text is not a [`Domain`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +30,7 @@ pub enum DomainError {
     #[error("domain name '{0}' is longer than 253 characters")]
     TooLong(String),
     /// A label that is empty, over 63 octets, or has a character or hyphen where none may be.
-    #[error("'{0}' is not a domain name: labels are letters, digits and inner hyphens, separated by dots")]
+    #[error("'{0}' {fix}", fix = RULE.message)]
     BadLabel(String),
 }
 
@@ -47,23 +56,35 @@ impl FromStr for Domain {
         if name.is_empty() {
             return Err(DomainError::Empty);
         }
-        let ascii = idna::domain_to_ascii(name).map_err(|_| DomainError::BadLabel(text.to_owned()))?;
-        if ascii.len() > 253 {
-            return Err(DomainError::TooLong(text.to_owned()));
+        // Before the conversion, so that nothing of unbounded length is converted.
+        if name.chars().count() > MAX_OCTETS {
+            return Err(DomainError::TooLong(quoted(text)));
         }
-        if !ascii.split('.').all(is_label) {
-            return Err(DomainError::BadLabel(text.to_owned()));
+        let bad_label = || DomainError::BadLabel(quoted(text));
+        if !name.split('.').all(has_label_shape) {
+            return Err(bad_label());
+        }
+        let ascii = idna::domain_to_ascii(name).map_err(|_| bad_label())?;
+        if ascii.len() > MAX_OCTETS {
+            return Err(DomainError::TooLong(quoted(text)));
+        }
+        // Again, because the conversion maps characters outside ASCII to any others.
+        if !ascii
+            .split('.')
+            .all(|label| label.len() <= 63 && label.is_ascii() && has_label_shape(label))
+        {
+            return Err(bad_label());
         }
         Ok(Self(ascii.into()))
     }
 }
 
-/// Letters, digits, hyphens and underscores; no hyphen at either end. Underscores occur in real MX targets and DKIM names.
-fn is_label(label: &str) -> bool {
-    (1..=63).contains(&label.len())
+/// Not empty, made of name characters and hyphens, without a hyphen at either end.
+fn has_label_shape(label: &str) -> bool {
+    !label.is_empty()
         && label
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            .chars()
+            .all(|character| is_name_character(character) || character == '-')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
@@ -83,9 +104,8 @@ impl fmt::Debug for Domain {
 string_type!(
     Domain,
     name: "Domain",
-    max_length: 253,
-    rule: "!self.matches('[\\\\s@,;:/]') && !self.startsWith('-') && !self.startsWith('.') && !self.contains('..')",
-    message: "must be a domain name such as mail.example.com: labels of letters, digits and inner hyphens, separated by dots",
+    max_length: MAX_OCTETS + 1, // a trailing dot may be written
+    rule: RULE,
     description: "A domain name, such as `mail.example.com`. Internationalised names are accepted and stored in ASCII.",
     examples: ["example.com", "MAIL.Example.COM.", "bücher.example"]
 );
@@ -113,6 +133,9 @@ mod tests {
             "a b.example",
             "a@b",
             "exa\r\nmple.com",
+            "-ü.example",
+            "a<\u{338}.example",
+            "a。。b",
             &"a".repeat(64),
             &"a.".repeat(130),
         ] {

@@ -1,15 +1,24 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::string_schema::string_type;
+use super::string_schema::{quoted, string_type};
+use crate::cel::CelRule;
 
 /// A span of time as users write it: `90s`, `15m`, `1h30m`, `3.5d`, `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Duration(std::time::Duration);
 
+/// Characters of the longest text; long enough for every unit with a full number.
+const MAX_LENGTH: usize = 32;
+
+const RULE: CelRule = CelRule::new(
+    "self.matches('^([0-9]+([.][0-9]{1,6})?(ms|s|m|h|d))+$')",
+    "must be a duration: numbers with units ms, s, m, h or d, such as 90s, 1h30m or 3.5d",
+);
+
 /// Why a text is not a [`Duration`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a duration: write numbers with units ms, s, m, h or d, such as 90s, 1h30m or 3.5d")]
+#[error("'{0}' {fix}", fix = RULE.message)]
 pub struct DurationError(String);
 
 /// Longest first within a letter, so that `ms` is not read as `m`.
@@ -55,7 +64,10 @@ impl FromStr for Duration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let error = || DurationError(text.escape_debug().to_string());
+        let error = || DurationError(quoted(text));
+        if text.is_empty() || text.len() > MAX_LENGTH {
+            return Err(error());
+        }
         let mut rest = text;
         let mut total = 0_u64;
         while !rest.is_empty() {
@@ -71,11 +83,7 @@ impl FromStr for Duration {
             total = total.checked_add(part).ok_or_else(error)?;
             rest = &behind[name.len()..];
         }
-        if text.is_empty() {
-            Err(error())
-        } else {
-            Ok(Self::from_millis(total))
-        }
+        Ok(Self::from_millis(total))
     }
 }
 
@@ -117,9 +125,8 @@ impl fmt::Display for Duration {
 string_type!(
     Duration,
     name: "Duration",
-    max_length: 32,
-    rule: "self.matches('^([0-9]+([.][0-9]{1,6})?(ms|s|m|h|d))+$')",
-    message: "must be a duration: numbers with units ms, s, m, h or d, such as 90s, 1h30m or 3.5d",
+    max_length: MAX_LENGTH,
+    rule: RULE,
     description: "A span of time: numbers with units `ms`, `s`, `m`, `h` or `d`, such as `90s`, `1h30m` or `3.5d`.",
     examples: ["90s", "1h30m", "3.5d", "250ms", "0s"]
 );
@@ -161,6 +168,7 @@ mod tests {
             "1h\n",
             "99999999999999999999s",
             "18446744073709551615d",
+            "0000000000000000000000000000000000001s",
         ] {
             assert!(bad.parse::<Duration>().is_err(), "{bad:?}");
         }

@@ -1,8 +1,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::string_schema::string_type;
+use super::string_schema::{domain_pattern, quoted, string_type};
 use super::{Domain, DomainError};
+use crate::cel::CelRule;
 
 /// A mailbox `local-part@domain` (RFC 5321 section 4.1.2, with the characters RFC 6531 adds).
 ///
@@ -14,18 +15,32 @@ pub struct EmailAddress {
     domain: Domain,
 }
 
+const RULE: CelRule = CelRule::new(
+    concat!(
+        r#"self.matches("^[!#-'*+/-9=?A-Z^-~\\x{80}-\\x{10FFFF}-][!#-'*+./-9=?A-Z^-~\\x{80}-\\x{10FFFF}-]*@"#,
+        domain_pattern!(),
+        r#"$")"#
+    ),
+    "must be an address such as news@example.com, without a display name or angle brackets",
+);
+
 /// Why a text is not an [`EmailAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EmailAddressError {
     /// No `@` at all.
-    #[error("'{0}' has no @")]
+    #[error("'{0}' {fix}", fix = RULE.message)]
     NoAt(String),
     /// Empty, over 64 octets, or with a character that needs quoting.
-    #[error("the part before the @ of '{0}' is empty, too long or has a character that is not allowed there")]
+    #[error("'{0}' {fix}; the part before the @ is empty, too long or has a character that is not allowed there", fix = RULE.message)]
     BadLocalPart(String),
     /// The part behind the `@` is no domain.
-    #[error("the part behind the @ is wrong: {0}")]
-    BadDomain(#[from] DomainError),
+    #[error("'{address}' {fix}; the part behind the @ is wrong", fix = RULE.message)]
+    BadDomain {
+        /// The text.
+        address: String,
+        /// What is wrong with the part behind the `@`.
+        source: DomainError,
+    },
 }
 
 impl EmailAddress {
@@ -56,13 +71,16 @@ impl FromStr for EmailAddress {
     fn from_str(text: &str) -> Result<Self, EmailAddressError> {
         let (local_part, domain) = text
             .rsplit_once('@')
-            .ok_or_else(|| EmailAddressError::NoAt(text.escape_debug().to_string()))?;
+            .ok_or_else(|| EmailAddressError::NoAt(quoted(text)))?;
         if !is_dot_string(local_part) {
-            return Err(EmailAddressError::BadLocalPart(text.escape_debug().to_string()));
+            return Err(EmailAddressError::BadLocalPart(quoted(text)));
         }
         Ok(Self {
             local_part: local_part.to_owned(),
-            domain: domain.parse()?,
+            domain: domain.parse().map_err(|source| EmailAddressError::BadDomain {
+                address: quoted(text),
+                source,
+            })?,
         })
     }
 }
@@ -95,8 +113,7 @@ string_type!(
     EmailAddress,
     name: "EmailAddress",
     max_length: 320,
-    rule: "self.matches('^[^\\\\s@<>,;:\"\\\\\\\\]+@[^\\\\s@<>,;:]+$')",
-    message: "must be an address such as news@example.com, without a display name or angle brackets",
+    rule: RULE,
     description: "A mail address, such as `news@example.com`.",
     examples: ["ada@example.com", "o'neil+tag@EXAMPLE.com", "用户@例子.example"]
 );

@@ -1,7 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::string_schema::string_type;
+use super::string_schema::{is_name_character, quoted, string_type};
+use crate::cel::CelRule;
 
 /// A pattern over a host or domain name: `*` stands for any run of characters, `?` for exactly one.
 ///
@@ -10,9 +11,17 @@ use super::string_schema::string_type;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mask(String);
 
+/// Characters of the longest mask: those of the longest name.
+const MAX_LENGTH: usize = 253;
+
+const RULE: CelRule = CelRule::new(
+    r"self.matches('^[*.0-9?A-Z_a-z\\x{80}-\\x{10FFFF}-]+$')",
+    "must be a name mask such as *.mail.example.com: letters, digits, hyphens, dots and the wildcards * and ?",
+);
+
 /// Why a text is not a [`Mask`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a name mask: use letters, digits, hyphens, dots, and the wildcards * and ?")]
+#[error("'{0}' {fix}", fix = RULE.message)]
 pub struct MaskError(String);
 
 impl Mask {
@@ -60,28 +69,42 @@ impl FromStr for Mask {
     type Err = MaskError;
 
     fn from_str(text: &str) -> Result<Self, MaskError> {
+        let error = || MaskError(quoted(text));
         let name = text.strip_suffix('.').unwrap_or(text);
-        // A name outside ASCII is compared in its A-label form, as DNS answers are; wildcards then stand beside whole labels.
-        let lower = if name.is_ascii() {
-            name.to_ascii_lowercase()
-        } else {
-            name.split('.')
-                .map(|label| {
-                    if label.is_ascii() {
-                        Ok(label.to_ascii_lowercase())
-                    } else {
-                        idna::domain_to_ascii(label)
-                    }
-                })
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|_| MaskError(text.escape_debug().to_string()))?
-                .join(".")
-        };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*?".contains(&byte);
-        if lower.is_empty() || lower.len() > 253 || !lower.bytes().all(allowed) {
-            return Err(MaskError(text.escape_debug().to_string()));
+        if name.is_empty() || name.chars().count() > MAX_LENGTH || !name.chars().all(is_mask_character) {
+            return Err(error());
+        }
+        let labels: Vec<String> = name
+            .split('.')
+            .map(|label| label_in_ascii(label).ok_or_else(error))
+            .collect::<Result<_, _>>()?;
+        let lower = labels.join(".");
+        // Again, because the conversion maps characters outside ASCII to any others.
+        if lower.len() > MAX_LENGTH
+            || !lower
+                .chars()
+                .all(|character| character.is_ascii() && is_mask_character(character))
+        {
+            return Err(error());
         }
         Ok(Self(lower))
+    }
+}
+
+/// What a mask is made of, before labels outside ASCII are converted.
+fn is_mask_character(character: char) -> bool {
+    is_name_character(character) || "-.*?".contains(character)
+}
+
+/// One label as DNS answers have it: lower case, in its A-label form. None for a label outside ASCII with a wildcard:
+/// its A-label form could match nothing that the user meant.
+fn label_in_ascii(label: &str) -> Option<String> {
+    if label.is_ascii() {
+        Some(label.to_ascii_lowercase())
+    } else if label.contains(['*', '?']) {
+        None
+    } else {
+        idna::domain_to_ascii(label).ok()
     }
 }
 
@@ -94,9 +117,8 @@ impl fmt::Display for Mask {
 string_type!(
     Mask,
     name: "Mask",
-    max_length: 253,
-    rule: "!self.matches('[\\\\s@,;:/]')",
-    message: "must be a name mask such as *.mail.example.com: letters, digits, hyphens, dots and the wildcards * and ?",
+    max_length: MAX_LENGTH + 1, // a trailing dot may be written
+    rule: RULE,
     description: "A name with wildcards: `*` for any run of characters, `?` for one, such as `*.mail.example.com`.",
     examples: ["*", "mx?.example.com", "*.Mail.Example.com", "*.bücher.example"]
 );
@@ -130,7 +152,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_mask() {
-        for bad in ["", ".", "a b", "a@b", "mx[12].example.com", "a\n"] {
+        for bad in ["", ".", "a b", "a@b", "mx[12].example.com", "a\n", "bü*.example"] {
             assert!(bad.parse::<Mask>().is_err(), "{bad:?}");
         }
     }

@@ -4,6 +4,8 @@
 //! to fix a bad value, so that an API server that knows CEL refuses it, and every other reader (an old API server, local
 //! mode) gets the same words from the parser.
 
+#[cfg(test)]
+mod agreement;
 mod domain;
 mod duration;
 mod email_address;

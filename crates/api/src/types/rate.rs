@@ -1,7 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::string_schema::string_type;
+use super::string_schema::{quoted, string_type};
+use crate::cel::CelRule;
 
 /// So many messages in one unit of time, written `20000/h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,9 +24,17 @@ pub enum RateUnit {
     Day,
 }
 
+/// Characters of the longest text; long enough for every number of messages.
+const MAX_LENGTH: usize = 24;
+
+const RULE: CelRule = CelRule::new(
+    "self.matches('^0*[1-9][0-9]*/[smhd]$')",
+    "must be a rate: messages per s, m, h or d, such as 20000/h; at least 1",
+);
+
 /// Why a text is not a [`Rate`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a rate: write messages per s, m, h or d, such as 20000/h; at least 1")]
+#[error("'{0}' {fix}", fix = RULE.message)]
 pub struct RateError(String);
 
 impl RateUnit {
@@ -79,7 +88,10 @@ impl FromStr for Rate {
     type Err = RateError;
 
     fn from_str(text: &str) -> Result<Self, RateError> {
-        let error = || RateError(text.escape_debug().to_string());
+        let error = || RateError(quoted(text));
+        if text.len() > MAX_LENGTH {
+            return Err(error());
+        }
         let (messages, unit) = text.split_once('/').ok_or_else(error)?;
         let unit = match unit {
             "s" => RateUnit::Second,
@@ -105,9 +117,8 @@ impl fmt::Display for Rate {
 string_type!(
     Rate,
     name: "Rate",
-    max_length: 24,
-    rule: "self.matches('^0*[1-9][0-9]*/[smhd]$')",
-    message: "must be a rate: messages per s, m, h or d, such as 20000/h; at least 1",
+    max_length: MAX_LENGTH,
+    rule: RULE,
     description: "Messages per unit of time `s`, `m`, `h` or `d`, such as `20000/h`.",
     examples: ["20000/h", "1/s", "5000/d", "600/m"]
 );
@@ -137,6 +148,7 @@ mod tests {
             "20000 /h",
             "20000/h ",
             "99999999999999999999999/h",
+            "0000000000000000000000001/h",
         ] {
             assert!(bad.parse::<Rate>().is_err(), "{bad:?}");
         }

@@ -1,0 +1,237 @@
+//! What a sender tells the API server: bounded, coalesced, and never in the way of sending.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Resource};
+use relaypool_api::conditions::{DeliverySliceReason, Readiness};
+use relaypool_api::delivery_slice::{DeliverySliceStatus, SlicePhase};
+use relaypool_api::names::sender_manager;
+use relaypool_api::relay_pool::SenderStatus;
+use relaypool_api::sending_ip::SiteStatus;
+use relaypool_api::{DeliverySlice, RelayPool, RelayPoolStatus, SendingIp, SendingIpStatus};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::ClusterConfig;
+use crate::dispatcher::{SenderReport, SliceReport};
+use crate::engine::{Engine, EngineEnded};
+use crate::metrics::SenderMetrics;
+
+/// How often the engine is asked what is new.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the sender says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Writes in one look: the sender's share of the API server's time.
+const WRITES_AT_ONCE: usize = 10;
+/// A write that takes longer is given up and repeated later.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sites in the status of one address.
+const MOST_SITES: usize = 50;
+
+/// Writes statuses: slices, addresses, and the sender's entry at the pool.
+pub(super) struct Reporter {
+    sender: String,
+    pool: String,
+    slices: Api<DeliverySlice>,
+    ips: Api<SendingIp>,
+    pools: Api<RelayPool>,
+    engine: Engine,
+    metrics: Arc<SenderMetrics>,
+    interval: Duration,
+    pending: HashMap<String, SliceReport>,
+    written: HashMap<String, Written>,
+    sites_written: HashMap<String, Vec<SiteStatus>>,
+}
+
+/// What was last written of a slice.
+struct Written {
+    at: Instant,
+    phase: Option<SlicePhase>,
+}
+
+impl Reporter {
+    pub(super) fn new(config: &ClusterConfig, client: Client, engine: Engine, metrics: Arc<SenderMetrics>) -> Self {
+        let namespace = &config.identity.namespace;
+        Self {
+            sender: config.identity.name.clone(),
+            pool: config.identity.pool.clone(),
+            slices: Api::namespaced(client.clone(), namespace),
+            ips: Api::namespaced(client.clone(), namespace),
+            pools: Api::namespaced(client, namespace),
+            engine,
+            metrics,
+            interval: config.report_interval,
+            pending: HashMap::new(),
+            written: HashMap::new(),
+            sites_written: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn report(mut self) -> Result<(), EngineEnded> {
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heartbeat_due = Instant::now();
+        let mut sites_due = Instant::now();
+        loop {
+            look.tick().await;
+            for report in self.engine.slice_reports(false).await? {
+                self.pending.insert(report.id.clone(), report);
+            }
+            self.write_slices().await?;
+            let report = self.engine.report().await?;
+            self.metrics.delivery_rate.set(report.delivery_per_second);
+            self.metrics.relay_rate.set(report.relay_per_second);
+            if Instant::now() >= heartbeat_due {
+                heartbeat_due = Instant::now() + HEARTBEAT;
+                self.write_heartbeat(&report).await;
+            }
+            if Instant::now() >= sites_due {
+                sites_due = Instant::now() + self.interval;
+                self.write_sites(&report).await;
+            }
+        }
+    }
+
+    /// Writes what is due: ends and changes of phase at once, progress after the interval.
+    async fn write_slices(&mut self) -> Result<(), EngineEnded> {
+        let mut due: Vec<(bool, String)> = self
+            .pending
+            .values()
+            .filter_map(|report| {
+                let phase_is_new = self
+                    .written
+                    .get(&report.id)
+                    .is_none_or(|written| written.phase != report.status.phase);
+                let is_due = phase_is_new || self.written[&report.id].at.elapsed() >= self.interval;
+                is_due.then(|| (!phase_is_new, report.id.clone()))
+            })
+            .collect();
+        due.sort();
+        for (_, id) in due.into_iter().take(WRITES_AT_ONCE) {
+            let Some(report) = self.pending.remove(&id) else {
+                continue;
+            };
+            if self.write_slice(&report).await {
+                self.written.insert(
+                    id,
+                    Written {
+                        at: Instant::now(),
+                        phase: report.status.phase,
+                    },
+                );
+            } else {
+                self.engine.report_again(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True when the API server took it, or the object is gone.
+    async fn write_slice(&self, report: &SliceReport) -> bool {
+        let status = slice_status(report);
+        self.write::<DeliverySlice, _>(&self.slices, &report.name, &status)
+            .await
+    }
+
+    async fn write_heartbeat(&self, report: &SenderReport) {
+        let entry = SenderStatus {
+            name: self.sender.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reported_at: Time(Timestamp::now()),
+            queued: i64::try_from(report.queued).unwrap_or(i64::MAX),
+            connections: i64::try_from(report.connections).unwrap_or(i64::MAX),
+            relay_per_second: report.relay_per_second,
+            delivery_per_second: report.delivery_per_second,
+        };
+        let status = RelayPoolStatus {
+            senders: vec![entry],
+            ..RelayPoolStatus::default()
+        };
+        self.write::<RelayPool, _>(&self.pools, &self.pool, &status).await;
+    }
+
+    async fn write_sites(&mut self, report: &SenderReport) {
+        let mut by_ip: HashMap<&str, Vec<SiteStatus>> = HashMap::new();
+        for lane in &report.lanes {
+            let sites = by_ip.entry(&lane.ip).or_default();
+            if sites.len() < MOST_SITES {
+                sites.push(lane.site.clone());
+            }
+        }
+        for (ip, mut sites) in by_ip {
+            sites.sort_by(|one, other| one.site.cmp(&other.site));
+            if self.sites_written.get(ip) == Some(&sites) {
+                continue;
+            }
+            let status = SendingIpStatus {
+                sites: sites.clone(),
+                ..SendingIpStatus::default()
+            };
+            if self.write::<SendingIp, _>(&self.ips, ip, &status).await {
+                self.sites_written.insert(ip.to_owned(), sites);
+            }
+        }
+    }
+
+    /// Applies this sender's part of a status. An object that is gone needs none.
+    async fn write<K, S>(&self, api: &Api<K>, name: &str, status: &S) -> bool
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        S: Serialize + std::fmt::Debug,
+    {
+        let patch = serde_json::json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": { "name": name },
+            "status": status,
+        });
+        let parameters = PatchParams::apply(&sender_manager(&self.sender)).force();
+        let patch = Patch::Apply(patch);
+        match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(name, &parameters, &patch)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(kube::Error::Api(error))) if error.code == 404 => true,
+            Ok(Err(error)) => self.not_written(K::kind(&()).as_ref(), name, &error),
+            Err(elapsed) => self.not_written(K::kind(&()).as_ref(), name, &elapsed),
+        }
+    }
+
+    fn not_written(&self, kind: &str, name: &str, error: &(dyn std::error::Error + 'static)) -> bool {
+        self.metrics.report_failures.inc();
+        tracing::warn!(kind, name, error, "status not written, trying again");
+        false
+    }
+}
+
+fn slice_status(report: &SliceReport) -> DeliverySliceStatus {
+    let mut status = report.status.clone();
+    // The spec of a slice cannot change, so its generation is always the first.
+    let generation = 1;
+    status.observed_generation = Some(generation);
+    // Moments of the slice, not of the writing: two reports that say the same must be equal.
+    let since = status.finished_at.clone().or_else(|| status.accepted_at.clone());
+    let since = since.unwrap_or(Time(Timestamp::UNIX_EPOCH));
+    let (readiness, reason, message) = if !report.missing_keys.is_empty() {
+        let message = format!("waits for signing keys: {}", report.missing_keys.join(", "));
+        (Readiness::Reconciling, DeliverySliceReason::WaitingForKey, message)
+    } else if report.finished {
+        (
+            Readiness::Ready,
+            DeliverySliceReason::AllMessagesEnded,
+            "every message came to its end".to_owned(),
+        )
+    } else {
+        (
+            Readiness::Ready,
+            DeliverySliceReason::Accepted,
+            "in the sender's spool".to_owned(),
+        )
+    };
+    readiness.write(&mut status.conditions, reason, message, Some(generation), since);
+    status
+}

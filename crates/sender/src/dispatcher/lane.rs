@@ -1,0 +1,434 @@
+//! Lanes: the queue, the pacer and the sessions of one sending IP towards one site.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relaypool_api::message::Priority;
+use relaypool_api::{Domain, EmailAddress};
+use relaypool_message::dkim::Signer;
+use relaypool_shaping::pacer::{Grant, Pacer};
+use relaypool_shaping::policy::EffectivePolicy;
+use relaypool_spool::{Commit, MessageKey};
+use tokio::sync::oneshot;
+
+use super::lane_queue::LaneQueue;
+use super::meter::Meter;
+use super::run::{Hold, RunContent, RunId, Signing};
+use super::slice::Place;
+use super::timers::Timer;
+use super::{Dispatcher, Effect, dismiss};
+use crate::connect::same_family;
+use crate::ledger::{Millis, StoredRow, decode};
+use crate::resolver::Route;
+
+/// Place of a lane in the dispatcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LaneId(pub(crate) u32);
+
+/// A session, unique over the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// One sending IP towards one site.
+pub(crate) struct Lane {
+    /// Name of the SendingIp.
+    pub(crate) ip: String,
+    /// Name of the site; domains that a policy singles out have lanes of their own.
+    pub(crate) site: String,
+    pub(crate) queue: LaneQueue,
+    pub(crate) pacer: Pacer,
+    pub(crate) policy: Arc<EffectivePolicy>,
+    pub(crate) route: Arc<Route>,
+    /// Open sessions, those being opened included.
+    pub(crate) open: usize,
+    /// Sessions that wait for a message.
+    idle: VecDeque<SessionId>,
+    /// The earliest wake-up that is set, so that not every attempt to send sets another.
+    woken_at: Option<Millis>,
+    pub(crate) delivered: Meter,
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    pub(crate) last_refusal: Option<LastRefusal>,
+}
+
+/// The last thing a site refused on a lane.
+#[derive(Debug, Clone)]
+pub(crate) struct LastRefusal {
+    pub(crate) at: Millis,
+    pub(crate) reply: String,
+    pub(crate) category: &'static str,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// A session as the dispatcher sees it.
+pub(crate) struct Session {
+    pub(crate) lane: LaneId,
+    /// Messages given to it.
+    pub(crate) given: u32,
+    /// The message it is at.
+    pub(crate) flying: Option<MessageKey>,
+    /// Where its next message goes, while it waits for one.
+    pub(crate) waiting: Option<oneshot::Sender<Option<Assignment>>>,
+    /// The recording of its last result.
+    pub(crate) recording: Option<Commit>,
+    /// The settings it was opened with; one whose settings are out of date is closed.
+    settings: SessionSettings,
+}
+
+/// What a session is opened with and cannot change later.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SessionSettings {
+    pub(crate) source: IpAddr,
+    pub(crate) ehlo_name: Domain,
+    pub(crate) policy: Arc<EffectivePolicy>,
+}
+
+/// A session to be opened.
+pub(crate) struct SessionStart {
+    pub(crate) id: SessionId,
+    pub(crate) settings: SessionSettings,
+    /// Hosts to try in this order.
+    pub(crate) hosts: Vec<(Domain, SocketAddr)>,
+    /// The message it is opened for.
+    pub(crate) first: Assignment,
+}
+
+/// A message for a session.
+pub(crate) struct Assignment {
+    pub(crate) key: MessageKey,
+    pub(crate) row: StoredRow,
+    pub(crate) to: EmailAddress,
+    pub(crate) content: Arc<RunContent>,
+    /// None: the run is sent unsigned, as planned.
+    pub(crate) signer: Option<Arc<Signer>>,
+    /// When the message reached this sender: its Date.
+    pub(crate) accepted_at: Millis,
+    /// The recording of the result before this message. The session waits for it before it sends the message after this one.
+    pub(crate) recording: Option<Commit>,
+}
+
+impl Lane {
+    pub(crate) fn new(ip: String, site: String, pacer: Pacer, policy: Arc<EffectivePolicy>, route: Arc<Route>) -> Self {
+        Self {
+            ip,
+            site,
+            queue: LaneQueue::default(),
+            pacer,
+            policy,
+            route,
+            open: 0,
+            idle: VecDeque::new(),
+            woken_at: None,
+            delivered: Meter::default(),
+            sent: 0,
+            failed: 0,
+            last_refusal: None,
+        }
+    }
+
+    /// How many messages one connection may carry.
+    pub(crate) fn messages_per_connection(&self) -> u32 {
+        self.pacer.messages_per_connection()
+    }
+}
+
+/// The moment as the pacer counts it.
+pub(crate) fn pacer_time(now: Millis) -> Duration {
+    Duration::from_millis(now)
+}
+
+impl Dispatcher {
+    /// Puts a message into a lane's queue and lets the lane work.
+    pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, key: MessageKey, now: Millis) {
+        let priority: Priority = self.run(run).content.snapshot.priority;
+        self.set_place(key, Place::Lane);
+        self.lane_mut(lane).queue.push(priority, run, key);
+        self.work(lane, now);
+    }
+
+    pub(crate) fn lane_woken(&mut self, lane: LaneId, now: Millis) {
+        if self.lane_mut(lane).woken_at.is_some_and(|at| at <= now) {
+            self.lane_mut(lane).woken_at = None;
+        }
+        self.work(lane, now);
+    }
+
+    /// Gives messages to sessions that wait, and opens sessions for what is left, as far as the pacer lets.
+    pub(crate) fn work(&mut self, lane: LaneId, now: Millis) {
+        let ip = self.ips.get(&self.lanes[lane.0 as usize].ip);
+        if self.draining || ip.is_none_or(|ip| ip.suspended) {
+            return;
+        }
+        self.feed_idle_sessions(lane, now);
+        self.open_sessions_for(lane, now);
+    }
+
+    fn feed_idle_sessions(&mut self, lane: LaneId, now: Millis) {
+        while !self.lane_mut(lane).queue.is_empty() {
+            let Some(session) = self.lane_mut(lane).idle.pop_front() else {
+                return;
+            };
+            let Some(waiting) = self
+                .sessions
+                .get_mut(&session)
+                .and_then(|session| session.waiting.take())
+            else {
+                continue;
+            };
+            if waiting.is_closed() {
+                continue;
+            }
+            if !self.may_send(lane, now) {
+                self.wait_for_work(session, waiting);
+                return;
+            }
+            match self.next_message(lane, now) {
+                Some(assignment) => self.hand_over(session, assignment, waiting, now),
+                None => self.wait_for_work(session, waiting),
+            }
+        }
+    }
+
+    fn open_sessions_for(&mut self, lane: LaneId, now: Millis) {
+        while !self.lane_mut(lane).queue.is_empty() {
+            if self.sessions.len() >= self.settings.max_connections {
+                self.starved.push_back(lane);
+                return;
+            }
+            let open = self.lane_mut(lane).pacer.may_open(pacer_time(now));
+            if !self.granted(lane, open) || !self.may_send(lane, now) {
+                return;
+            }
+            let Some(assignment) = self.next_message(lane, now) else {
+                return;
+            };
+            self.open_session(lane, assignment, now);
+        }
+    }
+
+    fn may_send(&mut self, lane: LaneId, now: Millis) -> bool {
+        let grant = self.lane_mut(lane).pacer.may_send(pacer_time(now));
+        self.granted(lane, grant)
+    }
+
+    /// True when the grant is for now; sets the lane's wake-up where it is for later.
+    fn granted(&mut self, lane: LaneId, grant: Grant) -> bool {
+        match grant {
+            Grant::Now => true,
+            Grant::At(at) => {
+                // Up, never down: a wake-up a fraction of a millisecond early would find nothing to do and come again.
+                let at = Millis::try_from(at.as_micros().div_ceil(1_000)).unwrap_or(Millis::MAX);
+                self.wake(lane, at);
+                false
+            }
+            Grant::No => false,
+        }
+    }
+
+    fn wake(&mut self, lane: LaneId, at: Millis) {
+        if self.lane_mut(lane).woken_at.is_none_or(|set| at < set) {
+            self.lane_mut(lane).woken_at = Some(at);
+            self.timers.set(at, Timer::Lane(lane));
+        }
+    }
+
+    /// The next message of the lane that may leave now. Entries that are stale are dropped, those whose run holds are parked.
+    fn next_message(&mut self, lane: LaneId, now: Millis) -> Option<Assignment> {
+        loop {
+            let (run, key) = self.lane_mut(lane).queue.pop()?;
+            if !self.is_at(key, Place::Lane) {
+                continue;
+            }
+            if let Some(hold) = self.run(run).hold(now) {
+                self.park(run, key, &hold);
+                continue;
+            }
+            match self.assignment(key) {
+                Ok(assignment) => return Some(assignment),
+                Err(reason) => self.ignore(key, &reason, now),
+            }
+        }
+    }
+
+    /// Keeps a message with its run until the hold is over.
+    pub(crate) fn park(&mut self, run: RunId, key: MessageKey, hold: &Hold) {
+        self.set_place(key, Place::Parked);
+        self.runs[run.0 as usize].parked.push(key);
+        if let Hold::NotStarted(start) = hold {
+            // One timer a run would do; a second one finds nothing parked.
+            if self.run(run).parked.len() == 1 {
+                self.timers.set(*start, Timer::Start(run));
+            }
+        }
+    }
+
+    /// Everything a session needs for a message, read from the spool. An error is a reason to ignore the message.
+    fn assignment(&self, key: MessageKey) -> Result<Assignment, String> {
+        let slice = &self.slices[&key.slice];
+        let run = self.run(slice.run);
+        let row = self.row(key)?;
+        let to = row.address.parse::<EmailAddress>().map_err(|error| error.to_string())?;
+        let signer = match &run.signing {
+            Signing::Ready(signer) => signer.clone(),
+            Signing::Missing(_) => unreachable!("a run without its keys holds its messages"),
+        };
+        Ok(Assignment {
+            key,
+            row,
+            to,
+            content: Arc::clone(&run.content),
+            signer,
+            accepted_at: slice.accepted_at,
+            recording: None,
+        })
+    }
+
+    pub(crate) fn row(&self, key: MessageKey) -> Result<StoredRow, String> {
+        let bytes = self.spool.row(key).map_err(|error| error.to_string())?;
+        let bytes = bytes.ok_or("the row is missing in the spool")?;
+        decode("row", &bytes).map_err(|error| error.to_string())
+    }
+
+    fn open_session(&mut self, lane: LaneId, first: Assignment, now: Millis) {
+        let port = self.settings.smtp_port;
+        let (source, route, policy) = {
+            let lane = self.lane_mut(lane);
+            (lane.ip.clone(), Arc::clone(&lane.route), Arc::clone(&lane.policy))
+        };
+        let ip = &self.ips[&source];
+        let settings = SessionSettings {
+            source: ip.bind,
+            ehlo_name: ip.ehlo_name.clone(),
+            policy,
+        };
+        let hosts = route
+            .hosts
+            .iter()
+            .flat_map(|host| {
+                host.addresses
+                    .iter()
+                    .map(move |address| (host.name.clone(), SocketAddr::new(*address, port)))
+            })
+            .filter(|(_, address)| same_family(ip.bind, address.ip()))
+            .collect();
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        let key = first.key;
+        self.sessions.insert(
+            id,
+            Session {
+                lane,
+                given: 1,
+                flying: Some(key),
+                waiting: None,
+                recording: None,
+                settings: settings.clone(),
+            },
+        );
+        self.set_place(key, Place::Flying);
+        let lane = self.lane_mut(lane);
+        lane.open += 1;
+        lane.pacer.opened(pacer_time(now));
+        lane.pacer.sent(pacer_time(now));
+        self.metrics.connections.inc();
+        self.effects.push(Effect::Open(Box::new(SessionStart {
+            id,
+            settings,
+            hosts,
+            first,
+        })));
+    }
+
+    fn hand_over(
+        &mut self,
+        id: SessionId,
+        mut assignment: Assignment,
+        waiting: oneshot::Sender<Option<Assignment>>,
+        now: Millis,
+    ) {
+        let key = assignment.key;
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        assignment.recording = session.recording.take();
+        session.given += 1;
+        session.flying = Some(key);
+        let lane = session.lane;
+        self.set_place(key, Place::Flying);
+        self.lane_mut(lane).pacer.sent(pacer_time(now));
+        if waiting.send(Some(assignment)).is_err() {
+            // The session went away in this moment; session_closed puts the message back.
+            tracing::debug!(session = id.0, "session left before its message came");
+        }
+    }
+
+    fn wait_for_work(&mut self, id: SessionId, waiting: oneshot::Sender<Option<Assignment>>) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.waiting = Some(waiting);
+        let lane = session.lane;
+        self.lane_mut(lane).idle.push_back(id);
+    }
+
+    /// A session asks for its next message.
+    pub(crate) fn next_for(&mut self, id: SessionId, next: oneshot::Sender<Option<Assignment>>, now: Millis) {
+        let Some(session) = self.sessions.get(&id) else {
+            return dismiss(next);
+        };
+        let lane = session.lane;
+        if self.draining || self.is_out_of_date(id) {
+            return dismiss(next);
+        }
+        if self.lane_mut(lane).queue.is_empty() || !self.may_send(lane, now) {
+            return self.wait_for_work(id, next);
+        }
+        match self.next_message(lane, now) {
+            Some(assignment) => self.hand_over(id, assignment, next, now),
+            None => self.wait_for_work(id, next),
+        }
+    }
+
+    /// Whether a session should end rather than go on: it has carried its share, its settings changed, its IP is
+    /// suspended or gone, or there are more sessions than there may be.
+    fn is_out_of_date(&self, id: SessionId) -> bool {
+        let session = &self.sessions[&id];
+        let (lane, given) = (session.lane, session.given);
+        let lane = &self.lanes[lane.0 as usize];
+        let Some(ip) = self.ips.get(&lane.ip) else { return true };
+        ip.suspended
+            || given >= lane.messages_per_connection()
+            || session.settings.source != ip.bind
+            || session.settings.ehlo_name != ip.ehlo_name
+            || session.settings.policy.session_settings_differ(&lane.policy)
+            || lane.open > lane.pacer.connection_limit() as usize
+    }
+
+    /// A session is over. What it still held goes back to the lane.
+    pub(crate) fn session_closed(&mut self, id: SessionId, now: Millis) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        self.metrics.connections.dec();
+        let lane = session.lane;
+        {
+            let lane = self.lane_mut(lane);
+            lane.open -= 1;
+            lane.pacer.closed(pacer_time(now));
+            lane.idle.retain(|idle| *idle != id);
+        }
+        if let Some(key) = session.flying.filter(|key| self.is_at(*key, Place::Flying)) {
+            self.requeue(key);
+        }
+        self.work(lane, now);
+        if let Some(starved) = self.starved.pop_front() {
+            self.work(starved, now);
+        }
+    }
+
+    pub(crate) fn lane_mut(&mut self, lane: LaneId) -> &mut Lane {
+        &mut self.lanes[lane.0 as usize]
+    }
+}

@@ -1,0 +1,250 @@
+//! From a message to its lane: recipient domain → route and site → sending IP → lane.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use relaypool_api::{Domain, EmailAddress};
+use relaypool_shaping::pacer::Pacer;
+use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
+use relaypool_shaping::retry::RetrySchedule;
+use relaypool_shaping::site::{Site, best_preference};
+use relaypool_spool::MessageKey;
+
+use super::attempt::Attempt;
+use super::lane::{Lane, LaneId, pacer_time};
+use super::run::{Hold, RunId};
+use super::slice::{DomainId, Place, Slot};
+use super::source_ip::{SourceIp, choose};
+use super::{Dispatcher, Effect};
+use crate::ledger::Millis;
+use crate::resolver::{Route, RouteError};
+
+/// A recipient domain.
+pub(crate) struct DomainEntry {
+    pub(crate) name: Domain,
+    route: RouteState,
+    /// Messages that wait for the look-up.
+    waiting: Vec<MessageKey>,
+}
+
+enum RouteState {
+    Unknown,
+    LookingUp,
+    Known(KnownRoute),
+}
+
+/// Where a domain's mail goes, under the policies of now.
+#[derive(Clone)]
+struct KnownRoute {
+    route: Arc<Route>,
+    policy: Arc<EffectivePolicy>,
+    lane_name: String,
+}
+
+impl Dispatcher {
+    /// Brings a message to its lane, or to where it waits for what it lacks.
+    pub(crate) fn route(&mut self, key: MessageKey, now: Millis) {
+        if !self.is_at(key, Place::Unrouted) {
+            return;
+        }
+        let run = self.slices[&key.slice].run;
+        if let Some(hold) = self.run(run).hold(now) {
+            return self.park(run, key, &hold);
+        }
+        let domain = match self.domain_of(key) {
+            Ok(domain) => domain,
+            Err(reason) => return self.ignore(key, &reason, now),
+        };
+        match &self.domains[domain.0 as usize].route {
+            RouteState::Known(known) if known.route.valid_until > Instant::now() => {
+                let known = known.clone();
+                self.route_by(&known, run, key, now);
+            }
+            RouteState::LookingUp => self.wait_for_route(domain, key),
+            RouteState::Unknown | RouteState::Known(_) => {
+                self.wait_for_route(domain, key);
+                self.domains[domain.0 as usize].route = RouteState::LookingUp;
+                let name = self.domains[domain.0 as usize].name.clone();
+                self.effects.push(Effect::LookUp(domain, name));
+            }
+        }
+    }
+
+    /// A look-up came back.
+    pub(crate) fn route_found(&mut self, domain: DomainId, found: Result<Route, RouteError>, now: Millis) {
+        let waiting = std::mem::take(&mut self.domains[domain.0 as usize].waiting);
+        match found {
+            Ok(route) => {
+                let known = self.known_route(domain, Arc::new(route));
+                self.domains[domain.0 as usize].route = RouteState::Known(known);
+                for key in waiting {
+                    if self.is_at(key, Place::Routing) {
+                        self.requeue(key);
+                    }
+                }
+            }
+            Err(error) => {
+                self.domains[domain.0 as usize].route = RouteState::Unknown;
+                let attempt = Attempt::no_route(error);
+                for key in waiting {
+                    if self.is_at(key, Place::Routing) {
+                        self.decide(key, None, &attempt, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Replaces the policies. Lanes have their new limits at once; messages whose lane is another now move there.
+    pub(crate) fn set_policies(&mut self, policies: PolicySet, now: Millis) {
+        self.policies = Arc::new(policies);
+        let mut lane_policies: BTreeMap<String, Arc<EffectivePolicy>> = BTreeMap::new();
+        for index in 0..self.domains.len() {
+            let id = DomainId(u32::try_from(index).expect("domains are fewer than 2^32"));
+            if let RouteState::Known(known) = &self.domains[index].route {
+                let renewed = self.known_route(id, Arc::clone(&known.route));
+                lane_policies.insert(renewed.lane_name.clone(), Arc::clone(&renewed.policy));
+                self.domains[index].route = RouteState::Known(renewed);
+            }
+        }
+        for index in 0..self.lanes.len() {
+            let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
+            match lane_policies.get(&self.lanes[index].site) {
+                Some(policy) => {
+                    let policy = Arc::clone(policy);
+                    self.lanes[index]
+                        .pacer
+                        .limits_changed(pacer_time(now), policy.pacer_limits());
+                    self.lanes[index].policy = policy;
+                }
+                None => self.empty_lane(lane),
+            }
+            self.work(lane, now);
+        }
+    }
+
+    /// Replaces the sending IPs of this sender. Messages of an IP that is gone find another.
+    pub(crate) fn set_ips(&mut self, ips: Vec<SourceIp>, now: Millis) {
+        self.ips = ips.into_iter().map(|ip| (ip.name.clone(), ip)).collect();
+        for index in 0..self.lanes.len() {
+            let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
+            if self.ips.contains_key(&self.lanes[index].ip) {
+                self.work(lane, now);
+            } else {
+                self.empty_lane(lane);
+            }
+        }
+        for index in 0..self.runs.len() {
+            self.release_parked(RunId(u32::try_from(index).expect("runs are fewer than 2^32")));
+        }
+    }
+
+    fn empty_lane(&mut self, lane: LaneId) {
+        for key in self.lane_mut(lane).queue.drain() {
+            if self.is_at(key, Place::Lane) {
+                self.requeue(key);
+            }
+        }
+    }
+
+    fn route_by(&mut self, known: &KnownRoute, run: RunId, key: MessageKey, now: Millis) {
+        let affinity = self.run(run).content.snapshot.ip_affinity.as_ref();
+        let Some(ip) = choose(self.ips.values(), affinity, &known.route, key).map(|ip| ip.name.clone()) else {
+            return self.park(run, key, &Hold::NoSendingIp);
+        };
+        let lane = self.lane_for(ip, known);
+        self.enqueue(lane, run, key, now);
+    }
+
+    fn lane_for(&mut self, ip: String, known: &KnownRoute) -> LaneId {
+        let name = (ip, known.lane_name.clone());
+        if let Some(id) = self.lane_ids.get(&name) {
+            let id = *id;
+            // The freshest look-up serves the whole lane.
+            self.lane_mut(id).route = Arc::clone(&known.route);
+            return id;
+        }
+        let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
+        let pacer = Pacer::new(known.policy.pacer_limits());
+        let lane = Lane::new(
+            name.0.clone(),
+            name.1.clone(),
+            pacer,
+            Arc::clone(&known.policy),
+            Arc::clone(&known.route),
+        );
+        self.lanes.push(lane);
+        self.lane_ids.insert(name, id);
+        id
+    }
+
+    fn known_route(&self, domain: DomainId, route: Arc<Route>) -> KnownRoute {
+        let name = &self.domains[domain.0 as usize].name;
+        let hosts = best_preference(route.hosts.iter().map(|host| (host.preference, &host.name)));
+        let site = Site::of(&hosts);
+        let policy = Arc::new(self.policies.resolve(&self.settings.pool, name, &hosts));
+        // Policies that set limits for this very domain would otherwise change the limits of all domains of the site.
+        let lane_name = match policy.singled_out_by() {
+            Some(policies) => format!("{site} ({policies})"),
+            None => site.to_string(),
+        };
+        KnownRoute {
+            route,
+            policy,
+            lane_name,
+        }
+    }
+
+    /// Retry intervals for a domain whose hosts are not known: what masks over domains say.
+    pub(crate) fn retry_without_route(&self, slot: &Slot) -> RetrySchedule {
+        let domain = slot
+            .domain()
+            .expect("a message without a lane is tried again only when the look-up of its domain failed");
+        self.policies
+            .resolve(&self.settings.pool, self.domain_name(domain), &[])
+            .retry()
+    }
+
+    /// Name of a domain.
+    pub(crate) fn domain_name(&self, domain: DomainId) -> &Domain {
+        &self.domains[domain.0 as usize].name
+    }
+
+    fn wait_for_route(&mut self, domain: DomainId, key: MessageKey) {
+        self.set_place(key, Place::Routing);
+        self.domains[domain.0 as usize].waiting.push(key);
+    }
+
+    /// The domain of a message's recipient; read from the spool once.
+    fn domain_of(&mut self, key: MessageKey) -> Result<DomainId, String> {
+        let known = self.slot_mut(key).and_then(|slot| slot.domain());
+        if let Some(domain) = known {
+            return Ok(domain);
+        }
+        let address: EmailAddress = self
+            .row(key)?
+            .address
+            .parse()
+            .map_err(|error| format!("Malformed address: {error}"))?;
+        let domain = self.domain_id(address.domain());
+        if let Some(slot) = self.slot_mut(key) {
+            slot.set_domain(domain);
+        }
+        Ok(domain)
+    }
+
+    fn domain_id(&mut self, name: &Domain) -> DomainId {
+        if let Some(id) = self.domain_ids.get(name) {
+            return *id;
+        }
+        let id = DomainId(u32::try_from(self.domains.len()).expect("domains are fewer than 2^32"));
+        self.domains.push(DomainEntry {
+            name: name.clone(),
+            route: RouteState::Unknown,
+            waiting: Vec::new(),
+        });
+        self.domain_ids.insert(name.clone(), id);
+        id
+    }
+}

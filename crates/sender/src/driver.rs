@@ -1,0 +1,289 @@
+//! Runs the dispatcher: feeds it what happens and carries out what it wants done.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use relaypool_shaping::policy::PolicySet;
+use relaypool_smtp::client::TlsClient;
+use relaypool_spool::{AddedSlice, CommitError, Spool};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::dispatcher::{
+    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, PoolSettings, RunState, SenderReport, SessionId,
+    SliceIntake, SliceReport, SourceIp,
+};
+use crate::ledger::Millis;
+use crate::resolver::{MxResolver, Route, RouteError};
+use crate::session;
+
+/// Events handled in one go before timers get their turn.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// What happens inside the engine.
+pub(crate) enum Event {
+    RouteFound(DomainId, Result<Route, RouteError>),
+    Attempted(AttemptReport),
+    Closed(SessionId),
+}
+
+/// What is asked of the engine from outside.
+pub(crate) enum Command {
+    Accept(Box<SliceIntake>, oneshot::Sender<Result<Accepted, IntakeError>>),
+    SetRunState(String, RunState),
+    SetSettings(PoolSettings),
+    SetPolicies(PolicySet),
+    SetIps(Vec<SourceIp>),
+    SetKeys(KeyRing),
+    SetResolver(MxResolver),
+    Forget(String, oneshot::Sender<bool>),
+    SliceReports {
+        all: bool,
+        answer: oneshot::Sender<Vec<SliceReport>>,
+    },
+    ReportAgain(String),
+    SenderReport(oneshot::Sender<SenderReport>),
+    Drain(oneshot::Sender<()>),
+}
+
+/// Whether a slice was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// Taken in now.
+    New,
+    /// Here since before.
+    Already,
+}
+
+/// A slice whose commit came back.
+struct Committed {
+    intake: Box<SliceIntake>,
+    accepted_at: Millis,
+    result: Result<relaypool_spool::Committed, CommitError>,
+    answer: oneshot::Sender<Result<Accepted, IntakeError>>,
+}
+
+pub(crate) struct Driver {
+    dispatcher: Dispatcher,
+    resolver: MxResolver,
+    spool: Spool,
+    tls: TlsClient,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::UnboundedReceiver<Event>,
+    event_sender: mpsc::UnboundedSender<Event>,
+    commits: mpsc::UnboundedReceiver<Committed>,
+    commit_sender: mpsc::UnboundedSender<Committed>,
+    tasks: TaskTracker,
+    low_space: u64,
+    drained: Option<oneshot::Sender<()>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        dispatcher: Dispatcher,
+        resolver: MxResolver,
+        spool: Spool,
+        commands: mpsc::Receiver<Command>,
+        low_space: u64,
+    ) -> Self {
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let (commit_sender, commits) = mpsc::unbounded_channel();
+        Self {
+            dispatcher,
+            resolver,
+            spool,
+            tls: TlsClient::unverified(),
+            commands,
+            events,
+            event_sender,
+            commits,
+            commit_sender,
+            tasks: TaskTracker::new(),
+            low_space,
+            drained: None,
+        }
+    }
+
+    /// Works until the engine is dropped or has drained.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.carry_out();
+            if self.is_drained() {
+                break;
+            }
+            let wake = self.dispatcher.next_wake().map(instant);
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                Some(committed) = self.commits.recv() => self.slice_committed(committed),
+                Some(event) = self.events.recv() => self.digest(event),
+                () = sleep_until(wake) => self.dispatcher.tick(now()),
+            }
+        }
+        self.tasks.close();
+        if let Some(drained) = self.drained.take() {
+            // Whoever waited may have given up.
+            let _ = drained.send(());
+        }
+    }
+
+    /// One event, and those that came meanwhile.
+    fn digest(&mut self, event: Event) {
+        self.happened(event);
+        for _ in 1..EVENTS_AT_ONCE {
+            match self.events.try_recv() {
+                Ok(event) => self.happened(event),
+                Err(_) => break,
+            }
+        }
+        self.dispatcher.tick(now());
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::RouteFound(domain, found) => self.dispatcher.route_found(domain, found, now()),
+            Event::Attempted(report) => self.dispatcher.attempted(report, now()),
+            Event::Closed(session) => self.dispatcher.session_closed(session, now()),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Accept(intake, answer) => self.accept(intake, answer),
+            Command::SetRunState(delivery, state) => self.dispatcher.set_run_state(&delivery, state, now()),
+            Command::SetSettings(settings) => self.dispatcher.set_settings(settings),
+            Command::SetPolicies(policies) => self.dispatcher.set_policies(policies, now()),
+            Command::SetIps(ips) => self.dispatcher.set_ips(ips, now()),
+            Command::SetKeys(keys) => self.dispatcher.set_keys(keys),
+            Command::SetResolver(resolver) => self.resolver = resolver,
+            Command::Forget(id, answer) => self.forget(&id, answer),
+            Command::SliceReports { all, answer } => self.report_slices(all, answer),
+            Command::ReportAgain(id) => self.dispatcher.report_again(&id),
+            Command::SenderReport(answer) => {
+                let _ = answer.send(self.dispatcher.sender_report(now()));
+            }
+            Command::Drain(drained) => {
+                self.drained = Some(drained);
+                self.dispatcher.drain();
+            }
+        }
+        self.dispatcher.tick(now());
+    }
+
+    /// Answers when the slice is durable.
+    fn accept(&mut self, intake: Box<SliceIntake>, answer: oneshot::Sender<Result<Accepted, IntakeError>>) {
+        if self.dispatcher.has_slice(&intake.id) {
+            let _ = answer.send(Ok(Accepted::Already));
+            return;
+        }
+        let refusal = match self.spool.free_space() {
+            Ok(free) if free < self.low_space => Some(IntakeError::LowSpace {
+                free_mebibytes: free >> 20,
+            }),
+            _ if self.drained.is_some() => Some(IntakeError::Ending),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            let _ = answer.send(Err(refusal));
+            return;
+        }
+        let accepted_at = now();
+        let commit = intake.submit(&self.dispatcher, accepted_at);
+        let commits = self.commit_sender.clone();
+        self.tasks.spawn(async move {
+            let result = commit.await;
+            let _ = commits.send(Committed {
+                intake,
+                accepted_at,
+                result,
+                answer,
+            });
+        });
+    }
+
+    fn slice_committed(&mut self, committed: Committed) {
+        let Committed {
+            intake,
+            accepted_at,
+            result,
+            answer,
+        } = committed;
+        let outcome = match result {
+            Ok(done) => match done.slices.first() {
+                Some(AddedSlice::Added(number)) => self
+                    .dispatcher
+                    .slice_accepted(*number, &intake, accepted_at, now())
+                    .map(|()| Accepted::New),
+                _ => Ok(Accepted::Already),
+            },
+            Err(error) => Err(error.into()),
+        };
+        let _ = answer.send(outcome);
+        self.dispatcher.tick(now());
+    }
+
+    fn forget(&mut self, id: &str, answer: oneshot::Sender<bool>) {
+        let Some(commit) = self.dispatcher.forget_slice(id) else {
+            let _ = answer.send(false);
+            return;
+        };
+        self.tasks.spawn(async move {
+            let _ = answer.send(commit.await.is_ok());
+        });
+    }
+
+    /// A report must not say more than the disk knows: it waits for all that was handed to the spool before it.
+    fn report_slices(&mut self, all: bool, answer: oneshot::Sender<Vec<SliceReport>>) {
+        let reports = self.dispatcher.slice_reports(all, now());
+        let barrier = self.spool.submit_now(relaypool_spool::Batch::new());
+        self.tasks.spawn(async move {
+            if barrier.await.is_ok() {
+                let _ = answer.send(reports);
+            }
+        });
+    }
+
+    fn carry_out(&mut self) {
+        for effect in self.dispatcher.take_effects() {
+            let events = self.event_sender.clone();
+            match effect {
+                Effect::LookUp(domain, name) => {
+                    let resolver = self.resolver.clone();
+                    self.tasks.spawn(async move {
+                        let found = resolver.route(&name).await;
+                        let _ = events.send(Event::RouteFound(domain, found));
+                    });
+                }
+                Effect::Open(start) => {
+                    self.tasks.spawn(session::run(*start, self.tls.clone(), events));
+                }
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained.is_some() && self.dispatcher.open_sessions() == 0
+    }
+}
+
+/// The wall clock.
+pub(crate) fn now() -> Millis {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since_epoch.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// The moment on the timer's clock. A step of the wall clock is noticed at the next wake-up, which comes within a second.
+fn instant(at: Millis) -> Instant {
+    let wait = at.saturating_sub(now()).min(1_000);
+    Instant::now() + Duration::from_millis(wait)
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

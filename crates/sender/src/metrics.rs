@@ -1,0 +1,111 @@
+//! Metrics of one sender. Labels have few values: outcomes and bounce categories, never domains or addresses.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use relaypool_bounce::Category;
+
+/// What became of an attempt, or of a message without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// Accepted by the receiving host.
+    Sent,
+    /// Given up for good after a refusal.
+    Failed,
+    /// To be tried again.
+    Deferred,
+    /// Given up because its validity was over.
+    Expired,
+    /// Not made or not addressable.
+    Ignored,
+    /// Stopped by the user.
+    Canceled,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    outcome: Outcome,
+    category: &'static str,
+}
+
+/// The metrics of one sender.
+#[derive(Debug)]
+pub struct SenderMetrics {
+    attempts: Family<AttemptLabels, Counter>,
+    pub(crate) attempt_seconds: Histogram,
+    pub(crate) queued: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) accepted_messages: Counter,
+    pub(crate) delivery_rate: Gauge<f64, AtomicU64>,
+    pub(crate) relay_rate: Gauge<f64, AtomicU64>,
+    pub(crate) report_failures: Counter,
+}
+
+impl SenderMetrics {
+    /// Makes the metrics and registers them under `relaypool_sender_…`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            attempts: Family::default(),
+            attempt_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
+            queued: Gauge::default(),
+            connections: Gauge::default(),
+            accepted_messages: Counter::default(),
+            delivery_rate: Gauge::default(),
+            relay_rate: Gauge::default(),
+            report_failures: Counter::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("relaypool_sender");
+        registry.register(
+            "attempts",
+            "Decisions on messages by outcome, and by bounce category where a host had a part in it",
+            metrics.attempts.clone(),
+        );
+        registry.register_with_unit(
+            "attempt",
+            "Time that receiving hosts took for one transaction",
+            Unit::Seconds,
+            metrics.attempt_seconds.clone(),
+        );
+        registry.register(
+            "queued_messages",
+            "Messages that have not come to their end",
+            metrics.queued.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections to receiving hosts, open or being opened",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "accepted_messages",
+            "Messages taken into the spool",
+            metrics.accepted_messages.clone(),
+        );
+        registry.register(
+            "delivery_rate",
+            "Messages per second accepted by receiving hosts",
+            metrics.delivery_rate.clone(),
+        );
+        registry.register(
+            "relay_rate",
+            "Messages per second taken into the spool",
+            metrics.relay_rate.clone(),
+        );
+        registry.register(
+            "report_failures",
+            "Reports that the API server did not take",
+            metrics.report_failures.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn count_attempt(&self, outcome: Outcome, category: Option<Category>) {
+        let category = category.map_or("none", |category| category.as_str());
+        self.attempts.get_or_create(&AttemptLabels { outcome, category }).inc();
+    }
+}

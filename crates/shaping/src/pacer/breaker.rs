@@ -1,0 +1,338 @@
+//! Whether the path is used at all.
+
+use std::time::Duration;
+
+use relaypool_bounce::{Action, Category, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::Grant;
+
+/// A suspension that follows the one before within this time is twice as long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
+
+/// A host cannot ask for more.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// A probe whose connection is gone without an outcome: the next one after this.
+const UNRESOLVED: Duration = Duration::from_secs(5);
+
+/// A probe without an outcome for this long has been lost; no transaction takes longer.
+const PROBE_LOST: Duration = Duration::from_secs(3_600);
+
+/// What suspends a lane, and for how long: at first and at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Incident {
+    /// Nothing gets through.
+    Dead,
+    /// The host puts mail off because of reputation.
+    Deferred,
+    /// The host refuses mail because of reputation, or from this IP.
+    Blocked,
+}
+
+impl Incident {
+    /// What a verdict that stops the path stops it for.
+    pub(super) fn of(verdict: &Verdict) -> Option<Self> {
+        match (verdict.action, verdict.category) {
+            (Action::HoldPath, Category::ReputationDeferral) => Some(Self::Deferred),
+            (Action::HoldPath, _) => Some(Self::Blocked),
+            (Action::Retry | Action::Fail, _) => None,
+        }
+    }
+
+    fn times(self) -> (Duration, Duration) {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        match self {
+            Self::Dead => (Duration::from_secs(30), minutes(30)),
+            Self::Deferred => (minutes(5), minutes(120)),
+            Self::Blocked => (minutes(15), minutes(240)),
+        }
+    }
+}
+
+/// Closed: the path is used. Open: it is not, until a moment. Then half open: a single message probes it; what becomes of
+/// that one closes the breaker, or opens it again for twice as long.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Breaker {
+    state: State,
+    /// Suspensions in a row.
+    level: u32,
+    closed_at: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        until: Duration,
+    },
+    HalfOpen {
+        probe: Probe,
+    },
+}
+
+/// The single message that may go while the breaker is half open.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Probe {
+    Free,
+    /// A connection is opened for it.
+    Opening {
+        since: Duration,
+    },
+    /// It is on its way.
+    Sending {
+        since: Duration,
+    },
+}
+
+impl Breaker {
+    pub(super) fn may_open(&mut self, now: Duration) -> Grant {
+        self.come_due(now);
+        match self.state {
+            State::Closed | State::HalfOpen { probe: Probe::Free } => Grant::Now,
+            State::Open { until } => Grant::At(until),
+            State::HalfOpen {
+                probe: Probe::Opening { since } | Probe::Sending { since },
+            } => Grant::At(since + PROBE_LOST),
+        }
+    }
+
+    pub(super) fn may_send(&mut self, now: Duration) -> Grant {
+        self.come_due(now);
+        match self.state {
+            State::HalfOpen {
+                probe: Probe::Opening { .. },
+            } => Grant::Now,
+            _ => self.may_open(now),
+        }
+    }
+
+    /// A suspension that is over becomes half open; a probe that is lost is free again.
+    fn come_due(&mut self, now: Duration) {
+        let is_due = match self.state {
+            State::Closed | State::HalfOpen { probe: Probe::Free } => false,
+            State::Open { until } => now >= until,
+            State::HalfOpen {
+                probe: Probe::Opening { since } | Probe::Sending { since },
+            } => now.saturating_sub(since) >= PROBE_LOST,
+        };
+        if is_due {
+            self.state = State::HalfOpen { probe: Probe::Free };
+        }
+    }
+
+    pub(super) fn opened(&mut self, now: Duration) {
+        if let State::HalfOpen {
+            probe: probe @ Probe::Free,
+        } = &mut self.state
+        {
+            *probe = Probe::Opening { since: now };
+        }
+    }
+
+    pub(super) fn sent(&mut self, now: Duration) {
+        if let State::HalfOpen { probe } = &mut self.state {
+            *probe = Probe::Sending { since: now };
+        }
+    }
+
+    /// The probe came to nothing that says anything about the path.
+    pub(super) fn free_probe(&mut self) {
+        if let State::HalfOpen { probe } = &mut self.state {
+            *probe = Probe::Free;
+        }
+    }
+
+    /// No connection is left: if there was a probe, its outcome will never come.
+    pub(super) fn unresolved(&mut self, now: Duration) {
+        if let State::HalfOpen {
+            probe: Probe::Opening { .. } | Probe::Sending { .. },
+        } = self.state
+        {
+            self.state = State::Open {
+                until: now + UNRESOLVED,
+            };
+        }
+    }
+
+    /// The path works. True when that ends a suspension.
+    pub(super) fn succeeded(&mut self, now: Duration) -> bool {
+        // A message from before the suspension says nothing about what came after.
+        let ends = matches!(self.state, State::HalfOpen { .. });
+        if ends {
+            self.state = State::Closed;
+            self.closed_at = Some(now);
+        }
+        ends
+    }
+
+    /// Suspends the path, longer each time in a row. Further refusals of messages that were on their way already belong to
+    /// the same incident.
+    pub(super) fn trip(&mut self, now: Duration, incident: Incident, asked: Option<Duration>) {
+        if !matches!(self.state, State::Open { .. }) {
+            let in_a_row = match self.state {
+                State::HalfOpen { .. } => true,
+                _ => self
+                    .closed_at
+                    .is_some_and(|at| now.saturating_sub(at) < FORGOTTEN_AFTER),
+            };
+            self.level = if in_a_row { self.level.saturating_add(1) } else { 0 };
+            let (first, longest) = incident.times();
+            let interval = first.saturating_mul(1 << self.level.min(16)).min(longest);
+            self.suspend(now, interval);
+        }
+        if let Some(asked) = asked {
+            self.suspend(now, asked);
+        }
+    }
+
+    /// Suspends the path for this long; a longer suspension stays.
+    pub(super) fn suspend(&mut self, now: Duration, time: Duration) {
+        let until = now + time.min(LONGEST);
+        self.state = match self.state {
+            State::Open { until: already } => State::Open {
+                until: already.max(until),
+            },
+            _ => State::Open { until },
+        };
+    }
+
+    pub(super) fn is_probing(&self) -> bool {
+        matches!(self.state, State::HalfOpen { .. })
+    }
+
+    pub(super) fn suspended_until(&self, now: Duration) -> Option<Duration> {
+        match self.state {
+            State::Open { until } if now < until => Some(until),
+            _ => None,
+        }
+    }
+
+    /// What was kept over a restart, cut to what can be. A probe did not survive.
+    pub(super) fn restored(mut self, now: Duration) -> Self {
+        self.free_probe();
+        if let State::Open { until } = &mut self.state {
+            *until = (*until).min(now + LONGEST);
+        }
+        self.closed_at = self.closed_at.map(|at| at.min(now));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minutes(minutes: u64) -> Duration {
+        Duration::from_secs(minutes * 60)
+    }
+
+    fn suspended(breaker: &Breaker, now: Duration) -> Duration {
+        breaker.suspended_until(now).unwrap() - now
+    }
+
+    #[test]
+    fn suspensions_in_a_row_grow_up_to_a_limit() {
+        for (incident, first, longest) in [
+            (Incident::Dead, Duration::from_secs(30), minutes(30)),
+            (Incident::Deferred, minutes(5), minutes(120)),
+            (Incident::Blocked, minutes(15), minutes(240)),
+        ] {
+            let mut breaker = Breaker::default();
+            let mut now = minutes(1);
+            let mut times = Vec::new();
+            for _ in 0..40 {
+                breaker.trip(now, incident, None);
+                times.push(suspended(&breaker, now));
+                now = breaker.suspended_until(now).unwrap();
+                assert_eq!(breaker.may_open(now), Grant::Now);
+                breaker.opened(now);
+                breaker.sent(now);
+            }
+            assert_eq!(
+                (times[0], times[1], times[39]),
+                (first, first * 2, longest),
+                "{incident:?}"
+            );
+            assert!(times.is_sorted());
+        }
+    }
+
+    #[test]
+    fn a_quiet_hour_is_forgotten() {
+        let mut breaker = Breaker::default();
+        breaker.trip(minutes(0), Incident::Dead, None);
+        for (closed_at, tripped_at, expected) in [
+            (minutes(10), minutes(69), minutes(1)),
+            (minutes(80), minutes(140), Duration::from_secs(30)),
+        ] {
+            assert_eq!(breaker.may_open(closed_at), Grant::Now);
+            assert!(breaker.succeeded(closed_at));
+            breaker.trip(tripped_at, Incident::Dead, None);
+            assert_eq!(suspended(&breaker, tripped_at), expected);
+        }
+    }
+
+    #[test]
+    fn a_single_probe_at_a_time() {
+        let mut breaker = Breaker::default();
+        breaker.trip(minutes(0), Incident::Dead, None);
+        let now = minutes(1);
+        assert_eq!(breaker.may_open(now), Grant::Now);
+        breaker.opened(now);
+        assert!(matches!(breaker.may_open(now), Grant::At(_)));
+        assert_eq!(
+            breaker.may_send(now),
+            Grant::Now,
+            "on the connection that was opened for it"
+        );
+        breaker.sent(now);
+        assert!(matches!(breaker.may_send(now), Grant::At(_)));
+        assert!(breaker.succeeded(now));
+        assert_eq!(breaker.may_send(now), Grant::Now);
+    }
+
+    #[test]
+    fn a_lost_probe_does_not_stop_the_lane_for_ever() {
+        let mut breaker = Breaker::default();
+        breaker.trip(minutes(0), Incident::Dead, None);
+        assert_eq!(breaker.may_open(minutes(1)), Grant::Now);
+        breaker.opened(minutes(1));
+        let Grant::At(at) = breaker.may_open(minutes(1)) else {
+            panic!("a second probe");
+        };
+        assert_eq!(breaker.may_open(at), Grant::Now);
+
+        breaker.opened(at);
+        breaker.unresolved(at);
+        let Grant::At(soon) = breaker.may_open(at) else {
+            panic!("no pause after a probe that came to nothing");
+        };
+        assert!(soon - at < minutes(1));
+        assert_eq!(breaker.may_open(soon), Grant::Now);
+    }
+
+    #[test]
+    fn a_host_may_ask_for_more_but_not_for_ever() {
+        let mut breaker = Breaker::default();
+        breaker.trip(minutes(0), Incident::Dead, Some(minutes(60)));
+        assert_eq!(suspended(&breaker, minutes(0)), minutes(60));
+        breaker.trip(minutes(0), Incident::Dead, Some(minutes(1)));
+        assert_eq!(
+            suspended(&breaker, minutes(0)),
+            minutes(60),
+            "a shorter wish changes nothing"
+        );
+        breaker.suspend(minutes(0), minutes(1_000_000));
+        assert_eq!(suspended(&breaker, minutes(0)), LONGEST);
+    }
+
+    #[test]
+    fn what_was_on_its_way_does_not_end_a_suspension() {
+        let mut breaker = Breaker::default();
+        breaker.trip(minutes(0), Incident::Blocked, None);
+        assert!(!breaker.succeeded(minutes(1)));
+        assert!(breaker.suspended_until(minutes(1)).is_some());
+    }
+}

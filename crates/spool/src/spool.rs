@@ -1,0 +1,199 @@
+//! The handle of a spool.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, mpsc};
+
+use fjall::UserValue;
+use tokio::sync::oneshot;
+
+use crate::committer::{self, Message, Request, Shared};
+use crate::keys::{self, Table};
+use crate::record::StoredSlice;
+use crate::store::Store;
+use crate::{
+    Batch, Commit, CommitError, Committed, ContentId, MessageKey, Messages, OpenError, Options, ReadError, SliceNumber,
+    SliceRecord, SpoolFailure, Statistics,
+};
+
+/// A handle of an open spool. Clones are handles of the same spool.
+///
+/// Reading shows what is on disk: a batch is not seen before it is durable. Reads may wait for the disk; in a task, go
+/// through many messages on a thread where waiting is allowed.
+///
+/// When the last handle is dropped, what has been submitted is still committed, and the folder is released soon after.
+/// [`Spool::close`] waits for that.
+#[derive(Clone)]
+pub struct Spool {
+    messages: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
+    directory: PathBuf,
+    queue_bytes: usize,
+}
+
+impl Spool {
+    /// Opens the spool in a folder, or creates both. Waits for the disk, after a crash until the log has been read
+    /// again; call it where waiting is allowed.
+    pub fn open(directory: &Path, options: Options) -> Result<Self, OpenError> {
+        let (messages, queue) = mpsc::channel();
+        let queue_bytes = options.queue_bytes;
+        let shared = committer::start(directory.to_owned(), options, queue)?;
+        Ok(Self {
+            messages,
+            shared,
+            directory: directory.to_owned(),
+            queue_bytes,
+        })
+    }
+
+    /// Commits a batch: `Ok` means that all of it is on disk.
+    ///
+    /// When the future is dropped early, the batch may or may not be committed.
+    pub async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
+        self.submit(batch).await.await
+    }
+
+    /// Hands over a batch and returns as soon as there is room for it in the queue; the [`Commit`] resolves when it is
+    /// on disk. Batches that one task submits one after another are applied in that order.
+    pub async fn submit(&self, batch: Batch) -> Commit {
+        let bytes = batch.bytes().clamp(1, self.queue_bytes);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(room) = self.shared.room.clone().acquire_many_owned(permits).await else {
+            return Commit::decided(self.shared.refusal());
+        };
+        let (answer, commit) = oneshot::channel();
+        self.send(Request { batch, room: Some(room), answer }, commit)
+    }
+
+    /// Hands over a batch at once, whether there is room in the queue or not, after all that was submitted before. For
+    /// batches whose number is bounded by something else, such as one result for each open connection.
+    pub fn submit_now(&self, batch: Batch) -> Commit {
+        if self.shared.room.is_closed() {
+            return Commit::decided(self.shared.refusal());
+        }
+        let (answer, commit) = oneshot::channel();
+        self.send(Request { batch, room: None, answer }, commit)
+    }
+
+    fn send(&self, request: Request, commit: oneshot::Receiver<Result<Committed, CommitError>>) -> Commit {
+        match self.messages.send(Message::Commit(request)) {
+            Ok(()) => Commit::waiting(commit),
+            Err(_) => Commit::decided(self.shared.refusal()),
+        }
+    }
+
+    /// Resolves once the spool has failed, with the reason; never, when it does not. Failures of writing in the
+    /// background are noticed within a second or with the next commit.
+    pub async fn failed(&self) -> SpoolFailure {
+        let mut failure = self.shared.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        failed
+            .ok()
+            .and_then(|failure| failure.clone())
+            .expect("the sender of this channel lives in the handle, and the wait is for a failure")
+    }
+
+    /// All slices, in the order of their numbers.
+    pub fn slices(&self) -> Result<Vec<SliceRecord>, ReadError> {
+        let entries = self.read(|store| Ok(store.scan(Table::Index, &keys::slices())))?;
+        let slices: Result<Vec<_>, ReadError> = entries
+            .map(|entry| {
+                let (key, value) = entry.into_inner()?;
+                let number = keys::parse_slice(&key).ok_or(ReadError::Damaged("the key of a slice"))?;
+                slice_record(number, &value)
+            })
+            .collect();
+        let mut slices = slices?;
+        slices.sort_unstable_by_key(|slice| slice.number);
+        Ok(slices)
+    }
+
+    /// The slice of this number.
+    pub fn slice(&self, number: SliceNumber) -> Result<Option<SliceRecord>, ReadError> {
+        let stored = self.read(|store| Ok(store.get(Table::Index, &keys::slice(number))?))?;
+        stored.map(|value| slice_record(number, &value)).transpose()
+    }
+
+    /// The bytes of a content. It is there as long as a slice refers to it.
+    pub fn content(&self, id: &ContentId) -> Result<Option<Vec<u8>>, ReadError> {
+        self.value(Table::Contents, keys::content(id))
+    }
+
+    /// The row of a message.
+    pub fn row(&self, key: MessageKey) -> Result<Option<Vec<u8>>, ReadError> {
+        self.value(Table::Rows, keys::message(key))
+    }
+
+    /// All rows of a slice; none when it is not there.
+    pub fn rows(&self, slice: SliceNumber) -> Result<Messages, ReadError> {
+        self.messages_of(Table::Rows, slice)
+    }
+
+    /// The state of a message; `None` as well when it was never set.
+    pub fn state(&self, key: MessageKey) -> Result<Option<Vec<u8>>, ReadError> {
+        self.value(Table::States, keys::message(key))
+    }
+
+    /// The states that have been set in a slice; none when it is not there.
+    pub fn states(&self, slice: SliceNumber) -> Result<Messages, ReadError> {
+        self.messages_of(Table::States, slice)
+    }
+
+    /// The note of this name.
+    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        self.value(Table::Index, keys::note(name))
+    }
+
+    /// Bytes free for this process on the file system that holds the spool.
+    pub fn free_space(&self) -> io::Result<u64> {
+        let status = rustix::fs::statvfs(&self.directory)?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// What the committing thread has done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.counters.read()
+    }
+
+    /// Commits what has been submitted, closes the database and releases the folder. Other handles of the spool then
+    /// answer that it is closed. The error is that of a spool that has failed before.
+    pub async fn close(self) -> Result<(), SpoolFailure> {
+        let (closed, released) = oneshot::channel();
+        if self.messages.send(Message::Close(closed)).is_ok() {
+            // An error means that another handle's closing was first and has been carried out.
+            let _ = released.await;
+        }
+        match &*self.shared.failure.borrow() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn value(&self, table: Table, key: fjall::UserKey) -> Result<Option<Vec<u8>>, ReadError> {
+        let value = self.read(|store| Ok(store.get(table, &key)?))?;
+        Ok(value.map(|value: UserValue| value.to_vec()))
+    }
+
+    fn messages_of(&self, table: Table, slice: SliceNumber) -> Result<Messages, ReadError> {
+        self.read(|store| Ok(Messages::new(store.scan(table, &keys::messages(slice)))))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Store) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let store = self.shared.store.read().unwrap_or_else(PoisonError::into_inner);
+        read(store.as_ref().ok_or(ReadError::Closed)?)
+    }
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Spool")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+fn slice_record(number: SliceNumber, value: &[u8]) -> Result<SliceRecord, ReadError> {
+    let stored = StoredSlice::decode(value).map_err(|_| ReadError::Damaged("the record of a slice"))?;
+    Ok(stored.into_record(number))
+}
