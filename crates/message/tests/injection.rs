@@ -4,7 +4,7 @@
 
 mod support;
 
-use mail_parser::MessageParser;
+use mail_parser::{HeaderForm, Message, MessageParser};
 use proptest::prelude::*;
 use relaypool_message::{ComposeError, Composer};
 use serde_json::json;
@@ -43,6 +43,13 @@ fn with(name: &str, value: &str) -> Variables {
     let mut given = variables(["name", "subject", "body", "header", "query", "raw"].map(|name| (name, json!("fine"))));
     given.insert(name.to_owned(), json!(value));
     given
+}
+
+/// The value of X-Own as a reader decodes it.
+fn own_header(message: &Message<'_>) -> String {
+    let values = message.header_as("X-Own", HeaderForm::Text);
+    assert_eq!(values.len(), 1);
+    values[0].as_text().unwrap_or_default().to_owned()
 }
 
 const CONTROLS: [&str; 12] = [
@@ -99,7 +106,7 @@ fn what_only_looks_dangerous_comes_back_as_written() {
             let shown = match variable {
                 "subject" => parsed.subject().unwrap(),
                 "name" => from[0].name().unwrap(),
-                _ => parsed.header("X-Own").unwrap().as_text().unwrap(),
+                _ => &own_header(&parsed),
             };
             assert_eq!(shown, trick, "{variable}");
         }
@@ -121,7 +128,7 @@ fn an_unsubscribe_address_stays_one() {
     for value in [
         "> , <https://evil.example/",
         "a b",
-        "\u{2028}",
+        "a\u{2028}b",
         "ü",
         "\"",
         "\\",
@@ -186,7 +193,7 @@ proptest! {
         prop_assert_eq!(parsed.subject().unwrap_or_default(), subject.trim());
         let from = parsed.from().unwrap().as_list().unwrap();
         prop_assert_eq!(from[0].name().unwrap_or_default(), name.trim());
-        prop_assert_eq!(parsed.header("X-Own").unwrap().as_text().unwrap_or_default(), header.trim());
+        prop_assert_eq!(own_header(&parsed), header.trim());
         prop_assert_eq!(parsed.body_text(0).unwrap(), format!("[{}]", canonical(&body)));
         prop_assert_eq!(parsed.parts.len(), 3);
     }

@@ -31,7 +31,7 @@ const MOST_ELIFS: usize = 100;
 /// What `range` yields at most, in bytes: the engine allows 100 000 numbers.
 const LARGEST_RANGE: u64 = 100_000 * 7;
 
-const TESTS: [&str; 34] = [
+pub(super) const TESTS: [&str; 34] = [
     "defined", "undefined", "none", "boolean", "odd", "even", "divisibleby", "number", "integer", "int", "float", "string",
     "sequence", "iterable", "mapping", "startingwith", "endingwith", "lower", "upper", "eq", "equalto", "ne", "lt",
     "lessthan", "le", "gt", "greaterthan", "ge", "in", "true", "false", "safe", "escaped", "sameas",

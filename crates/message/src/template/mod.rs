@@ -5,6 +5,7 @@ mod language;
 mod variables;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
@@ -105,7 +106,7 @@ fn format(output: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Resu
 fn error_of(template: &Template, source: &str, variables: &Variables, error: &minijinja::Error) -> ComposeError {
     let field = template.field.clone();
     let line = error.line().unwrap_or(1);
-    let place = error.range().and_then(|range| source.get(range)).map(str::trim);
+    let place = error.range().and_then(|range| whole_path(source, range));
     let unknown = variables.take_unknown();
     match (error.kind(), place, unknown) {
         // Part of a variable: `customer.name`, `orders[3]`.
@@ -134,12 +135,25 @@ fn error_of(template: &Template, source: &str, variables: &Variables, error: &mi
     }
 }
 
+/// What a range of a template holds; with its beginning where the engine only tells the end of a path, such as `.name` of
+/// `customer.name`.
+fn whole_path(source: &str, range: Range<usize>) -> Option<&str> {
+    let text = source.get(range.clone())?;
+    let start = match text.starts_with(['.', '[']) {
+        true => source[..range.start].trim_end_matches(is_of_path).len(),
+        false => range.start,
+    };
+    Some(source[start..range.end].trim())
+}
+
+fn is_of_path(character: char) -> bool {
+    character.is_alphanumeric() || "_.[]\"'".contains(character)
+}
+
 fn is_path(text: &str) -> bool {
     text.contains(['.', '['])
         && text.starts_with(|character: char| character.is_alphabetic() || character == '_')
-        && text
-            .chars()
-            .all(|character| character.is_alphanumeric() || "_.[]\"'".contains(character))
+        && text.chars().all(is_of_path)
 }
 
 /// Takes so many bytes and no more.
@@ -163,3 +177,6 @@ impl io::Write for Limited {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

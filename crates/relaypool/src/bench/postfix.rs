@@ -1,8 +1,8 @@
 //! Debian's Postfix as the yardstick: an instance of its own that relays to the sink what `smtp-source` injects.
 //!
 //! The work is the same as the sender's, without DKIM: take a message in, make it durable, deliver it by SMTP. Postfix
-//! gets what speeds it up here: processes and connections enough, open connections that are used again on both sides,
-//! no DNS, no content inspection, no pauses between messages taken in.
+//! gets what speeds it up here: processes and connections enough, clients that keep their connections, no DNS, no
+//! content inspection, no pauses between messages taken in.
 
 mod install;
 mod instance;
@@ -51,8 +51,7 @@ impl PostfixRelay {
     /// Starts an instance whose queue, configuration and log lie in `folder`, after installing Debian's package if it
     /// is missing.
     ///
-    /// The folder should be empty and lie on a real disk. It becomes readable for all, as Postfix runs under several
-    /// accounts.
+    /// The folder should be empty and lie on a real disk.
     ///
     /// # Errors
     /// When this is not root, the package cannot be installed, or Postfix does not start.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use relaypool_api::DeliveryStatus;
 use relaypool_api::delivery::Counts;
-use relaypool_simulator::Summary;
+use relaypool_simulator::books::Summary;
 use serde::Serialize;
 
 /// The whole answer of the demo.

@@ -5,6 +5,6 @@ mod plan;
 mod progress_bars;
 mod runner;
 
-pub use objects::{ObjectError, Objects};
+pub use objects::Objects;
 pub use progress_bars::ProgressBars;
 pub use runner::{Runner, RunnerOptions, Snapshot};

@@ -69,7 +69,7 @@ pub fn signing_keys(objects: &Objects) -> anyhow::Result<(Vec<DkimKey>, KeyRing)
         let mut key = key.clone();
         let mut status = DkimKeyStatus { key_version: Some(signing.version()), ..DkimKeyStatus::default() };
         status.observed_generation = key.metadata.generation;
-        Readiness::Ready.write(&mut status.conditions, DkimKeyReason::KeyUsable, "", None, Time(Timestamp::UNIX_EPOCH));
+        Readiness::Ready.write(&mut status.conditions, DkimKeyReason::KeyLoaded, "", None, Time(Timestamp::UNIX_EPOCH));
         key.status = Some(status);
         if let Some(reference) = signing_key(&key) {
             ring.insert(signing_key_entry(&reference), std::sync::Arc::new(signing));

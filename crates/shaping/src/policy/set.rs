@@ -90,7 +90,7 @@ impl Policy {
         let by_hosts = hosts
             .iter()
             .map(|host| narrowest(&self.spec.matches.mx_hosts, host))
-            .max()
+            .min()
             .flatten();
         let by = match (by_domain, by_hosts) {
             (_, Some(_)) => MatchedBy::MxHosts,

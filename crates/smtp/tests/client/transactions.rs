@@ -69,12 +69,16 @@ async fn a_session_is_used_again() {
             host.hear_out().await
         })
         .await;
-        for sent in 1..=3 {
-            soon(session.send(&envelope(&["b"]), MESSAGE)).await.unwrap();
-            assert_eq!(session.transactions(), sent);
-            assert!(session.is_reusable());
-        }
-        soon(session.quit()).await;
+        // In a task of its own, as a lane works.
+        let work = tokio::spawn(async move {
+            for sent in 1..=3 {
+                session.send(&envelope(&["b"]), MESSAGE).await.unwrap();
+                assert_eq!(session.transactions(), sent);
+                assert!(session.is_reusable());
+            }
+            session.quit().await;
+        });
+        soon(work).await.unwrap();
         assert_eq!(soon(host).await.unwrap(), b"");
     }
 }
