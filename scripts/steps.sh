@@ -46,10 +46,10 @@ step() {
     duration $((SECONDS - start))
 }
 
-# show_log NAME: prints the log of a step that failed.
+# show_log NAME: prints the end of the log of a step that failed.
 show_log() {
-    [[ ${VERBOSE:-} == 1 ]] || sed 's/^/    /' "$LOGS/$1.log"
-    echo "This is the log $LOGS/$1.log"
+    [[ ${VERBOSE:-} == 1 ]] || tail -n 400 "$LOGS/$1.log" | sed 's/^/    /'
+    echo "The whole log is $LOGS/$1.log"
 }
 
 # --- Work in the background ----------------------------------------------------------------------------------------
@@ -68,18 +68,13 @@ background() {
     JOB_ID[$name]=$!
 }
 
-# finish NAME: waits for a job of the background; its failure is ours.
+# finish NAME: waits for a job of the background, if it still runs.
 finish() {
-    local name=$1 start=$SECONDS status=0
+    local name=$1 start=$SECONDS
+    fail_early
     [[ -n ${JOB_ID[$name]:-} ]] || return 0
-    printf '%-64s ' "${JOB_TITLE[$name]} (in the background)"
-    wait "${JOB_ID[$name]}" || status=$?
-    unset "JOB_ID[$name]"
-    if ((status)); then
-        echo "FAILED"
-        VERBOSE=0 show_log "$name"
-        exit 1
-    fi
+    printf '%-64s ' "${JOB_TITLE[$name]} (goes on in the background)"
+    collect "$name"
     echo "waited $(duration $((SECONDS - start)))"
 }
 
@@ -87,8 +82,19 @@ finish() {
 fail_early() {
     local name
     for name in "${!JOB_ID[@]}"; do
-        kill -0 "${JOB_ID[$name]}" 2>/dev/null || finish "$name"
+        kill -0 "${JOB_ID[$name]}" 2>/dev/null || collect "$name"
     done
+}
+
+# collect NAME: takes the end of a job; its failure is ours.
+collect() {
+    local name=$1 status=0
+    wait "${JOB_ID[$name]}" || status=$?
+    unset "JOB_ID[$name]"
+    ((status)) || return 0
+    echo "FAILED in the background: ${JOB_TITLE[$name]}"
+    VERBOSE=0 show_log "$name"
+    exit 1
 }
 
 # Whatever ends the script ends its jobs.

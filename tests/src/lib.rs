@@ -21,6 +21,7 @@ mod scratch;
 
 pub mod control_plane;
 pub mod crds;
+pub mod deployment;
 pub mod process;
 pub mod wait;
 

@@ -30,6 +30,9 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("relaypool_controller=debug")
+            .try_init();
         let control_plane = ControlPlane::start().await.unwrap();
         let client = control_plane.client().await.unwrap();
         install_crds(&client, definitions()).await.unwrap();
@@ -84,7 +87,9 @@ impl World {
     }
 
     async fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "--output=json"], "").await?)?)
+        Ok(serde_json::from_str(
+            &self.kubectl(&["get", kind, name, "--output=json"], "").await?,
+        )?)
     }
 
     async fn list(&self, kind: &str) -> Vec<Value> {
@@ -140,23 +145,31 @@ impl World {
     /// Writes a part of a status as somebody else than the controller does.
     async fn write_status(&self, plural: &str, kind: &str, name: &str, status: Value) {
         use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("relaypool.dev", "v1alpha1", kind), plural);
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("relaypool.dev", "v1alpha1", kind), plural);
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace, &resource);
         let patch = json!({ "apiVersion": "relaypool.dev/v1alpha1", "kind": kind, "status": status });
         let parameters = PatchParams::apply("relaypool-sender-test").force();
-        api.patch_status(name, &parameters, &Patch::Apply(&patch)).await.unwrap();
+        api.patch_status(name, &parameters, &Patch::Apply(&patch))
+            .await
+            .unwrap();
     }
 
     async fn sender_reports(&self, pool: &str) {
-        let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let now = k8s_openapi::jiff::Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string();
         let sender = json!({ "name": format!("{pool}-0"), "version": "test", "reportedAt": now, "queued": 7, "relayPerSecond": 1.5 });
-        self.write_status("relaypools", "RelayPool", pool, json!({ "senders": [sender] })).await;
+        self.write_status("relaypools", "RelayPool", pool, json!({ "senders": [sender] }))
+            .await;
     }
 
     async fn events_of(&self, name: &str) -> Vec<String> {
         let events = self.list("events.events.k8s.io").await;
         let of_object = events.iter().filter(|event| event["regarding"]["name"] == name);
-        of_object.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+        of_object
+            .map(|event| event["reason"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -178,7 +191,10 @@ fn definitions() -> Vec<Value> {
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind)
 }
 
 /// A running controller.
@@ -256,23 +272,43 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
     let pem = dkim::generate(DkimAlgorithm::Ed25519).unwrap();
     world.ours("RelayPool", "pool", pool(1)).await;
     world.ours("SendingIp", "ip", ip("192.0.2.1")).await;
-    world.ours("MxPolicy", "policy", json!({ "match": { "domains": ["*"] }, "limits": { "maxConnections": 5 } })).await;
+    world
+        .ours(
+            "MxPolicy",
+            "policy",
+            json!({ "match": { "domains": ["*"] }, "limits": { "maxConnections": 5 } }),
+        )
+        .await;
     world.secret("dkim", "private.pem", &pem).await;
-    let key = json!({ "domain": "example.com", "selector": "s1", "algorithm": "Ed25519", "secretRef": { "name": "dkim" } });
+    let key =
+        json!({ "domain": "example.com", "selector": "s1", "algorithm": "Ed25519", "secretRef": { "name": "dkim" } });
     world.ours("DkimKey", "key", key).await;
-    world.condition(("relaypool", "pool"), "Reconciling", "True", "WaitingForSenders").await;
+    world
+        .condition(("relaypools", "pool"), "Reconciling", "True", "WaitingForSenders")
+        .await;
     world.sender_reports("pool").await;
 
-    world.condition(("relaypool", "pool"), "Ready", "True", "SendersReporting").await;
+    world
+        .condition(("relaypools", "pool"), "Ready", "True", "SendersReporting")
+        .await;
     world.condition(("sendingip", "ip"), "Ready", "True", "Assigned").await;
-    world.condition(("mxpolicy", "policy"), "Ready", "True", "Accepted").await;
+    world
+        .condition(("mxpolicy", "policy"), "Ready", "True", "Accepted")
+        .await;
     world.condition(("dkimkey", "key"), "Ready", "True", "KeyLoaded").await;
-    world.condition(("dkimkey", "key"), "Published", "Unknown", "LookupFailed").await;
+    world
+        .condition(("dkimkey", "key"), "Published", "Unknown", "LookupFailed")
+        .await;
 
     let key = world.get("dkimkey", "key").await.unwrap();
     let version = key["status"]["keyVersion"].as_str().unwrap();
     assert_eq!(key["status"]["dnsRecord"]["name"], "s1._domainkey.example.com");
-    assert!(key["status"]["dnsRecord"]["value"].as_str().unwrap().starts_with("v=DKIM1; k=ed25519; p="));
+    assert!(
+        key["status"]["dnsRecord"]["value"]
+            .as_str()
+            .unwrap()
+            .starts_with("v=DKIM1; k=ed25519; p=")
+    );
     let entry = format!("s1._domainkey.example.com.{version}.pem");
     eventually("the pool to have the key", TIMEOUT, async || {
         let secret = world.get("secret", "pool-dkim-keys").await?;
@@ -288,30 +324,57 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
     assert_eq!((&message["spec"]["message"]["total"], recipients.len()), (&json!(3), 1));
     assert_eq!(recipients[0]["spec"]["sender"], "pool-0");
     assert_eq!(recipients[0]["spec"]["rows"][1]["variables"]["name"], "Bob");
-    assert_eq!(recipients[0]["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], true);
+    assert_eq!(
+        recipients[0]["metadata"]["ownerReferences"][0]["blockOwnerDeletion"],
+        true
+    );
 
     let columns = |kind: &'static str, name: &'static str| world.kubectl_row(kind, name);
-    assert_eq!(columns("relaypool", "pool").await[..5], ["pool", "True", "1", "7", "Adaptive"]);
-    assert_eq!(columns("sendingip", "ip").await[..5], ["ip", "True", "192.0.2.1", "pool", "pool-0"]);
-    assert_eq!(columns("dkimkey", "key").await[..5], ["key", "True", "example.com", "s1", "Unknown"]);
-    assert_eq!(columns("delivery", "news").await[..5], ["news", "Sending", "3", "0", "0"]);
+    assert_eq!(
+        columns("relaypools", "pool").await[..5],
+        ["pool", "True", "1", "7", "Adaptive"]
+    );
+    assert_eq!(
+        columns("sendingip", "ip").await[..5],
+        ["ip", "True", "192.0.2.1", "pool", "pool-0"]
+    );
+    assert_eq!(
+        columns("dkimkey", "key").await[..5],
+        ["key", "True", "example.com", "s1", "Unknown"]
+    );
+    assert_eq!(
+        columns("delivery", "news").await[..5],
+        ["news", "Sending", "3", "0", "0"]
+    );
 
     let ranges = json!({ "sent": "0", "failed": "1" });
     let name = recipients[0]["metadata"]["name"].as_str().unwrap();
     let finished = json!({
         "phase": "Finished", "ranges": ranges, "acceptedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z",
     });
-    world.write_status("deliveryslices", "DeliverySlice", name, finished).await;
+    world
+        .write_status("deliveryslices", "DeliverySlice", name, finished)
+        .await;
     world.phase("news", "Completed").await;
-    world.condition(("delivery", "news"), "Completed", "True", "AllMessagesEnded").await;
+    world
+        .condition(("delivery", "news"), "Completed", "True", "AllMessagesEnded")
+        .await;
     let status = world.get("delivery", "news").await.unwrap()["status"].take();
-    assert_eq!((&status["success"], &status["completedAt"]), (&json!("50.0%"), &json!("2026-01-01T00:00:01Z")));
+    assert_eq!(
+        (&status["success"], &status["completedAt"]),
+        (&json!("50.0%"), &json!("2026-01-01T00:00:01Z"))
+    );
     assert_eq!(status["messages"].as_array().unwrap().len(), 3);
 
     eventually("Events", TIMEOUT, async || {
         let (of_delivery, of_ip) = (world.events_of("news").await, world.events_of("ip").await);
-        let all = ["Planned", "Completed"].iter().all(|reason| of_delivery.iter().any(|event| event == reason));
-        ensure!(all && of_ip.contains(&"Assigned".to_owned()), "{of_delivery:?} {of_ip:?}");
+        let all = ["Planned", "Completed"]
+            .iter()
+            .all(|reason| of_delivery.iter().any(|event| event == reason));
+        ensure!(
+            all && of_ip.contains(&"Assigned".to_owned()),
+            "{of_delivery:?} {of_ip:?}"
+        );
         Ok(Some(()))
     })
     .await
@@ -322,9 +385,21 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
     world.sender_reports("pool").await;
     let versions = || async {
         let mut versions = Vec::new();
-        for kind in ["relaypools", "sendingips", "mxpolicies", "dkimkeys", "deliveries", "deliveryslices", "secrets"] {
+        for kind in [
+            "relaypools",
+            "sendingips",
+            "mxpolicies",
+            "dkimkeys",
+            "deliveries",
+            "deliveryslices",
+            "secrets",
+        ] {
             let objects = world.list(kind).await;
-            versions.extend(objects.iter().map(|object| object["metadata"]["resourceVersion"].to_string()));
+            versions.extend(
+                objects
+                    .iter()
+                    .map(|object| object["metadata"]["resourceVersion"].to_string()),
+            );
         }
         versions
     };
@@ -339,7 +414,10 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
     .unwrap();
     assert_eq!(controller.metric("relaypool_controller_status_writes_total", ""), 0.0);
     assert_eq!(versions().await, before);
-    assert_eq!(controller.metric("relaypool_controller_objects", "readiness=\"Ready\""), 5.0);
+    assert_eq!(
+        controller.metric("relaypool_controller_objects", "readiness=\"Ready\""),
+        5.0
+    );
     controller.stop().await;
     world.control_plane.shutdown().unwrap();
 }
@@ -365,23 +443,45 @@ async fn what_is_wrong_is_said_and_concerns_nobody_else() {
         let mut two_ways = ip("192.0.2.2");
         two_ways["egress"] = json!({ "bind": "10.0.0.1", "socks5": "proxy:1080" });
         world.ours("SendingIp", "two-ways", two_ways).await;
-        let message = world.condition(("sendingip", "two-ways"), "Stalled", "True", "InvalidSpec").await;
+        let message = world
+            .condition(("sendingip", "two-ways"), "Stalled", "True", "InvalidSpec")
+            .await;
         assert!(message.starts_with("spec.egress: "), "{message}");
 
-        world.ours("MxPolicy", "malformed", json!({ "match": { "domains": ["a b"] } })).await;
-        let message = world.condition(("mxpolicy", "malformed"), "Stalled", "True", "InvalidSpec").await;
+        world
+            .ours("MxPolicy", "malformed", json!({ "match": { "domains": ["a b"] } }))
+            .await;
+        let message = world
+            .condition(("mxpolicy", "malformed"), "Stalled", "True", "InvalidSpec")
+            .await;
         assert!(message.starts_with("spec.match.domains[0]: 'a b'"), "{message}");
-        world.ours("MxPolicy", "sound", json!({ "match": { "domains": ["example.com"] } })).await;
-        world.condition(("mxpolicy", "sound"), "Ready", "True", "Accepted").await;
-        world.ours("MxPolicy", "malformed", json!({ "match": { "domains": ["a.example"] } })).await;
-        world.condition(("mxpolicy", "malformed"), "Ready", "True", "Accepted").await;
+        world
+            .ours("MxPolicy", "sound", json!({ "match": { "domains": ["example.com"] } }))
+            .await;
+        world
+            .condition(("mxpolicy", "sound"), "Ready", "True", "Accepted")
+            .await;
+        world
+            .ours(
+                "MxPolicy",
+                "malformed",
+                json!({ "match": { "domains": ["a.example"] } }),
+            )
+            .await;
+        world
+            .condition(("mxpolicy", "malformed"), "Ready", "True", "Accepted")
+            .await;
     }
 
     let policy = |connections: u32| json!({ "match": { "domains": ["x.example"] }, "limits": { "maxConnections": connections } });
     world.ours("MxPolicy", "one", policy(1)).await;
     world.ours("MxPolicy", "two", policy(2)).await;
-    world.condition(("mxpolicy", "one"), "Conflicting", "True", "SameMasksAndPriority").await;
-    world.condition(("mxpolicy", "two"), "Conflicting", "True", "SameMasksAndPriority").await;
+    world
+        .condition(("mxpolicy", "one"), "Conflicting", "True", "SameMasksAndPriority")
+        .await;
+    world
+        .condition(("mxpolicy", "two"), "Conflicting", "True", "SameMasksAndPriority")
+        .await;
     world.kubectl(&["delete", "mxpolicy", "two"], "").await.unwrap();
     eventually("the conflict to end", TIMEOUT, async || {
         let one = world.get("mxpolicy", "one").await?;
@@ -391,27 +491,44 @@ async fn what_is_wrong_is_said_and_concerns_nobody_else() {
     .unwrap();
 
     world.ours("SendingIp", "twin", ip("192.0.2.1")).await;
-    world.condition(("sendingip", "twin"), "Stalled", "True", "DuplicateAddress").await;
+    world
+        .condition(("sendingip", "twin"), "Stalled", "True", "DuplicateAddress")
+        .await;
     world.kubectl(&["delete", "sendingip", "ip"], "").await.unwrap();
-    world.condition(("sendingip", "twin"), "Ready", "True", "Assigned").await;
+    world
+        .condition(("sendingip", "twin"), "Ready", "True", "Assigned")
+        .await;
 
     let no_secret = json!({ "domain": "example.com", "selector": "a" });
     world.ours("DkimKey", "generated", no_secret).await;
-    world.condition(("dkimkey", "generated"), "Stalled", "True", "NotInThisVersion").await;
+    world
+        .condition(("dkimkey", "generated"), "Stalled", "True", "NotInThisVersion")
+        .await;
     let pem = dkim::generate(DkimAlgorithm::Ed25519).unwrap();
     let body: String = pem.lines().nth(1).unwrap().to_owned();
     world.secret("wrong", "private.pem", &pem).await;
     let wrong = json!({ "domain": "example.org", "selector": "b", "secretRef": { "name": "wrong" } });
     world.ours("DkimKey", "wrong", wrong).await;
-    let message = world.condition(("dkimkey", "wrong"), "Stalled", "True", "WrongAlgorithm").await;
-    assert!(message.contains("key private.pem of Secret wrong") && !message.contains(&body), "{message}");
-    world.secret("wrong", "private.pem", &dkim::generate(DkimAlgorithm::Rsa).unwrap()).await;
-    world.condition(("dkimkey", "wrong"), "Ready", "True", "KeyLoaded").await;
+    let message = world
+        .condition(("dkimkey", "wrong"), "Stalled", "True", "WrongAlgorithm")
+        .await;
+    assert!(
+        message.contains("key private.pem of Secret wrong") && !message.contains(&body),
+        "{message}"
+    );
+    world
+        .secret("wrong", "private.pem", &dkim::generate(DkimAlgorithm::Rsa).unwrap())
+        .await;
+    world
+        .condition(("dkimkey", "wrong"), "Ready", "True", "KeyLoaded")
+        .await;
 
     let mut bad_template = delivery(two_recipients());
     bad_template["message"]["text"] = json!("Hello {{ name");
     world.ours("Delivery", "bad-template", bad_template).await;
-    let message = world.condition(("delivery", "bad-template"), "Stalled", "True", "InvalidTemplate").await;
+    let message = world
+        .condition(("delivery", "bad-template"), "Stalled", "True", "InvalidTemplate")
+        .await;
     assert!(message.contains("message.text"), "{message}");
 
     world.config_map("list", "csv", "name,city\nAda,London\n").await;
@@ -419,14 +536,30 @@ async fn what_is_wrong_is_said_and_concerns_nobody_else() {
     let mut from_list = from_list;
     from_list["sender"]["address"] = json!("news@example.org");
     world.ours("Delivery", "bad-list", from_list).await;
-    let message = world.condition(("delivery", "bad-list"), "Stalled", "True", "InvalidRecipients").await;
-    assert!(message.contains("ConfigMap list") && message.contains("name, city"), "{message}");
+    let message = world
+        .condition(("delivery", "bad-list"), "Stalled", "True", "InvalidRecipients")
+        .await;
+    assert!(
+        message.contains("ConfigMap list") && message.contains("name, city"),
+        "{message}"
+    );
     world.config_map("list", "csv", "name,email\nAda,nonsense\n").await;
-    world.condition(("delivery", "bad-list"), "Stalled", "True", "NoRecipients").await;
-    world.config_map("list", "csv", "name,email\nAda,ada@example.net\n").await;
-    world.condition(("delivery", "bad-list"), "Ready", "True", "Planned").await;
+    world
+        .condition(("delivery", "bad-list"), "Stalled", "True", "NoRecipients")
+        .await;
+    world
+        .config_map("list", "csv", "name,email\nAda,ada@example.net\n")
+        .await;
+    world
+        .condition(("delivery", "bad-list"), "Ready", "True", "Planned")
+        .await;
 
-    assert!(world.events_of("bad-list").await.contains(&"InvalidRecipients".to_owned()));
+    assert!(
+        world
+            .events_of("bad-list")
+            .await
+            .contains(&"InvalidRecipients".to_owned())
+    );
     controller.stop().await;
     world.control_plane.shutdown().unwrap();
 }
@@ -443,35 +576,53 @@ async fn what_is_missing_is_named_and_heals() {
     world.ours("Delivery", "news", spec).await;
     let waits = |reason: &'static str| world.condition(("delivery", "news"), "Reconciling", "True", reason);
     assert!(waits("RecipientsNotFound").await.contains("key lines of Secret list"));
-    world.secret("list", "lines", "{\"email\": \"ada@example.net\", \"name\": \"Ada\"}\n").await;
-    assert!(waits("AttachmentNotFound").await.contains("key a.txt of ConfigMap files"));
+    world
+        .secret("list", "lines", "{\"email\": \"ada@example.net\", \"name\": \"Ada\"}\n")
+        .await;
+    assert!(
+        waits("AttachmentNotFound")
+            .await
+            .contains("key a.txt of ConfigMap files")
+    );
     world.config_map("files", "a.txt", "attached").await;
     waits("PoolNotFound").await;
     world.ours("RelayPool", "pool", pool(2)).await;
-    let key = json!({ "domain": "example.com", "selector": "s", "algorithm": "Ed25519", "secretRef": { "name": "dkim" } });
+    let key =
+        json!({ "domain": "example.com", "selector": "s", "algorithm": "Ed25519", "secretRef": { "name": "dkim" } });
     world.ours("DkimKey", "key", key).await;
-    world.condition(("dkimkey", "key"), "Reconciling", "True", "SecretNotFound").await;
+    world
+        .condition(("dkimkey", "key"), "Reconciling", "True", "SecretNotFound")
+        .await;
     waits("DkimKeyNotReady").await;
-    world.secret("dkim", "private.pem", &dkim::generate(DkimAlgorithm::Ed25519).unwrap()).await;
+    world
+        .secret("dkim", "private.pem", &dkim::generate(DkimAlgorithm::Ed25519).unwrap())
+        .await;
     world.condition(("dkimkey", "key"), "Ready", "True", "KeyLoaded").await;
     waits("NoSendingIp").await;
     world.phase("news", "Pending").await;
     world.ours("SendingIp", "one", ip("192.0.2.1")).await;
     world.phase("news", "Sending").await;
     let (message, recipients) = world.plan("news").await;
-    assert_eq!(message["spec"]["message"]["message"]["attachments"][0]["data"], "YXR0YWNoZWQ=");
+    assert_eq!(
+        message["spec"]["message"]["message"]["attachments"][0]["data"],
+        "YXR0YWNoZWQ="
+    );
     assert_eq!(recipients.len(), 1);
 
     // From here on the plan is fixed: only suspend and cancel act.
     let mut changed = delivery(two_recipients());
     changed["suspend"] = json!(true);
     world.ours("Delivery", "news", changed).await;
-    world.condition(("delivery", "news"), "NotInEffect", "True", "ChangedAfterStart").await;
+    world
+        .condition(("delivery", "news"), "NotInEffect", "True", "ChangedAfterStart")
+        .await;
     world.phase("news", "Suspended").await;
     assert_eq!(world.plan("news").await, (message, recipients));
 
-    world.kubectl(&["delete", "relaypool", "pool"], "").await.unwrap();
-    world.condition(("sendingip", "one"), "Reconciling", "True", "PoolNotFound").await;
+    world.kubectl(&["delete", "relaypools", "pool"], "").await.unwrap();
+    world
+        .condition(("sendingip", "one"), "Reconciling", "True", "PoolNotFound")
+        .await;
     let one = world.get("sendingip", "one").await.unwrap();
     assert_eq!(one["status"]["sender"], "pool-0", "an assignment is kept");
     controller.stop().await;
@@ -513,7 +664,20 @@ async fn planning_that_was_interrupted_is_finished_or_made_anew() {
     // The same, and then it is canceled: nothing is left to send.
     let name = message["metadata"]["name"].as_str().unwrap();
     world.kubectl(&["delete", "deliveryslice", name], "").await.unwrap();
-    world.kubectl(&["patch", "delivery", "news", "--type=merge", "--patch", "{\"spec\":{\"cancel\":true}}"], "").await.unwrap();
+    world
+        .kubectl(
+            &[
+                "patch",
+                "delivery",
+                "news",
+                "--type=merge",
+                "--patch",
+                "{\"spec\":{\"cancel\":true}}",
+            ],
+            "",
+        )
+        .await
+        .unwrap();
     let controller = world.start_controller();
     world.phase("news", "Canceled").await;
     assert!(world.list("deliveryslices").await.is_empty());

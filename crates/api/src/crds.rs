@@ -62,6 +62,10 @@ fn put_node_right(node: &mut Value) {
     if fields.contains_key("type") || fields.contains_key("x-kubernetes-int-or-string") {
         fields.remove("nullable");
     }
+    // Version 1.20 takes an empty text for null here and refuses it. The Rust type fills it in when it reads.
+    if fields.get("default") == Some(&json!("")) {
+        fields.remove("default");
+    }
     put_format_right(fields);
     if fields.contains_key("additionalProperties") {
         fields.entry("maxProperties").or_insert(json!(MAX_PROPERTIES));

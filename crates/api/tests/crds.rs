@@ -176,7 +176,9 @@ fn nothing_to_warn_about() {
                 .is_some_and(|values| values.contains(&Value::Null)),
             "{path} allows null"
         );
-        assert_ne!(node.get("default"), Some(&Value::Null), "{path} has null as default");
+        for refused in [Value::Null, Value::from("")] {
+            assert_ne!(node.get("default"), Some(&refused), "{path} has {refused} as default");
+        }
         // Null is for template variables only; elsewhere it means absent.
         let is_variable = path.ends_with(".variables[]");
         assert_eq!(is_true(node, "nullable"), is_variable, "{path}");

@@ -13,8 +13,10 @@ use relaypool_message::{Composer, Identity};
 use serde_json::json;
 
 fn snapshot(attachments: &[Attachment]) -> MessageSnapshot {
-    let line = "Guten Tag, dies ist eine ganz gewöhnliche Zeile eines Newsletters, und sie ist länger als 78 Zeichen.\n";
-    let paragraph = "<p style=\"color: #333333\">Guten Tag, dies ist eine ganz gewöhnliche Zeile eines Newsletters.</p>\n";
+    let line =
+        "Guten Tag, dies ist eine ganz gewöhnliche Zeile eines Newsletters, und sie ist länger als 78 Zeichen.\n";
+    let paragraph =
+        "<p style=\"color: #333333\">Guten Tag, dies ist eine ganz gewöhnliche Zeile eines Newsletters.</p>\n";
     let snapshot = json!({
         "sender": { "address": "news@example.com", "name": "Example News", "replyTo": "help@example.com" },
         "message": {
@@ -53,8 +55,14 @@ fn signer(algorithms: &[DkimAlgorithm]) -> Signer {
 fn benches(criterion: &mut Criterion) {
     let to = "ada@example.org".parse().expect("an address");
     let variables = BTreeMap::from(
-        [("first_name", "Ada"), ("last_name", "Lovelace"), ("city", "Köln"), ("token", "c29tZSB0b2tlbg=="), ("plan", "basic")]
-            .map(|(name, value)| (name.to_owned(), json!(value))),
+        [
+            ("first_name", "Ada"),
+            ("last_name", "Lovelace"),
+            ("city", "Köln"),
+            ("token", "c29tZSB0b2tlbg=="),
+            ("plan", "basic"),
+        ]
+        .map(|(name, value)| (name.to_owned(), json!(value))),
     );
     let identity = Identity::new("018f3e5c-7b1a.42@mta.example.com", Timestamp::UNIX_EPOCH).expect("an identity");
     let compose = |composer: &Composer| composer.compose(&to, &variables, &identity).expect("a message").bytes;
@@ -84,13 +92,21 @@ fn benches(criterion: &mut Criterion) {
     ] {
         let signer = signer(algorithms);
         criterion.bench_function(name, |bencher| {
-            bencher.iter(|| signer.sign(black_box(&message), Timestamp::UNIX_EPOCH).expect("signatures"));
+            bencher.iter(|| {
+                signer
+                    .sign(black_box(&message), Timestamp::UNIX_EPOCH)
+                    .expect("signatures")
+            });
         });
     }
 
     let signer = signer(&[Rsa]);
     criterion.bench_function("compose and sign with RSA", |bencher| {
-        bencher.iter(|| signer.sign(&compose(&composer), Timestamp::UNIX_EPOCH).expect("signatures"));
+        bencher.iter(|| {
+            signer
+                .sign(&compose(&composer), Timestamp::UNIX_EPOCH)
+                .expect("signatures")
+        });
     });
 }
 

@@ -58,7 +58,9 @@ impl Composer {
         let mut templates = Templates::new();
         let mut add = |field: &str, source: &Option<String>, place| {
             let source = source.as_deref();
-            source.map(|source| templates.add(field.to_owned(), source, place)).transpose()
+            source
+                .map(|source| templates.add(field.to_owned(), source, place))
+                .transpose()
         };
         let from_name = add("sender.name", &sender.name, Place::Header)?;
         let text = add("message.text", &message.text, Place::Body)?;
@@ -113,7 +115,11 @@ impl Composer {
         let body = |template: &Option<Template>| template.as_ref().map(render).transpose();
 
         let mut out = Vec::with_capacity(2048);
-        let from_name = self.from_name.as_ref().map(|template| header("From", template)).transpose()?;
+        let from_name = self
+            .from_name
+            .as_ref()
+            .map(|template| header("From", template))
+            .transpose()?;
         header::write_mailbox(&mut out, "From", from_name.as_deref().unwrap_or_default(), &self.from);
         header::write_mailbox(&mut out, "To", "", to);
         if let Some(reply_to) = &self.reply_to {
@@ -123,7 +129,11 @@ impl Composer {
         header::write_exact(&mut out, "Date", &[identity.date_header()]);
         header::write_exact(&mut out, "Message-ID", &["<", identity.message_id(), ">"]);
         if let Some(unsubscribe) = &self.list_unsubscribe {
-            let url = unsubscribe.url.as_ref().map(|url| header("List-Unsubscribe", url)).transpose()?;
+            let url = unsubscribe
+                .url
+                .as_ref()
+                .map(|url| header("List-Unsubscribe", url))
+                .transpose()?;
             unsubscribe.write(&mut out, url)?;
         }
         for (name, value) in &self.headers {
@@ -132,7 +142,10 @@ impl Composer {
         header::write_exact(&mut out, "MIME-Version", &["1.0"]);
 
         let (text, html) = (body(&self.text)?, body(&self.html)?);
-        let (text, html) = (text.as_deref().map(canonical_lines), html.as_deref().map(canonical_lines));
+        let (text, html) = (
+            text.as_deref().map(canonical_lines),
+            html.as_deref().map(canonical_lines),
+        );
         let texts = Texts {
             text: text.as_deref(),
             html: html.as_deref(),
@@ -165,7 +178,9 @@ impl Unsubscribe {
         const URL: &str = "message.listUnsubscribe.url";
         let error = |field: &str, words| Err(TemplateError::new(field, Problem::ListUnsubscribe(words)));
         match &list_unsubscribe.url {
-            Some(url) if !url.starts_with("https://") => return error(URL, "an unsubscribe url must start with https://"),
+            Some(url) if !url.starts_with("https://") => {
+                return error(URL, "an unsubscribe url must start with https://");
+            }
             None if list_unsubscribe.one_click => {
                 return error(URL, "oneClick needs url (https), because RFC 8058 posts to it");
             }
@@ -176,7 +191,9 @@ impl Unsubscribe {
         }
         let url = list_unsubscribe.url.as_deref();
         Ok(Self {
-            url: url.map(|url| templates.add(URL.to_owned(), url, Place::Header)).transpose()?,
+            url: url
+                .map(|url| templates.add(URL.to_owned(), url, Place::Header))
+                .transpose()?,
             mailto: list_unsubscribe.mailto.as_ref().map(mailto),
             one_click: list_unsubscribe.one_click,
         })

@@ -112,7 +112,10 @@ fn write_line(out: &mut Vec<u8>, line: &[u8]) {
     let mut room = LINE - 1;
     let mut rest = line;
     while let Some(&byte) = rest.first() {
-        let literal = rest.iter().position(|&byte| ESCAPED[usize::from(byte)]).unwrap_or(rest.len());
+        let literal = rest
+            .iter()
+            .position(|&byte| ESCAPED[usize::from(byte)])
+            .unwrap_or(rest.len());
         if literal == 0 {
             write_escape(out, &mut room, byte);
             rest = &rest[1..];
@@ -209,7 +212,10 @@ mod tests {
     #[test]
     fn text_outside_ascii_is_base64() {
         let choice = TransferEncoding::for_text;
-        assert_eq!(choice("Grüße aus Köln, liebe Leserinnen"), TransferEncoding::QuotedPrintable);
+        assert_eq!(
+            choice("Grüße aus Köln, liebe Leserinnen"),
+            TransferEncoding::QuotedPrintable
+        );
         assert_eq!(choice("Добрый день"), TransferEncoding::Base64);
         assert_eq!(choice(""), TransferEncoding::QuotedPrintable);
     }

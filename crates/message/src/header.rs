@@ -189,7 +189,10 @@ fn write_encoded_words(out: &mut Vec<u8>, mut column: usize, mut text: &str) -> 
 
 /// Writes a quoted string (RFC 5322 section 3.2.4), or the bare words when no quotes are needed.
 fn write_quoted(out: &mut Vec<u8>, text: &str) {
-    let bare = pieces(text).all(|word| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_'".contains(&byte)));
+    let bare = pieces(text).all(|word| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_'".contains(&byte))
+    });
     if bare {
         out.extend_from_slice(text.as_bytes());
         return;
@@ -236,7 +239,10 @@ mod tests {
 
     #[test]
     fn short_ascii_stays_as_it_is() {
-        assert_eq!(text("Subject", "Hello, world: 50 % off"), "Subject: Hello, world: 50 % off\r\n");
+        assert_eq!(
+            text("Subject", "Hello, world: 50 % off"),
+            "Subject: Hello, world: 50 % off\r\n"
+        );
         assert_eq!(text("Subject", ""), "Subject: \r\n");
         assert_eq!(text("Subject", "a  b"), "Subject: a  b\r\n");
     }
@@ -289,7 +295,17 @@ mod tests {
 
     #[test]
     fn refuses_control_characters() {
-        for bad in ["a\r\nBcc: b", "a\rb", "a\nb", "a\0b", "a\tb", "a\u{85}b", "a\u{7f}b", "a\r\n", "\u{1b}[0m"] {
+        for bad in [
+            "a\r\nBcc: b",
+            "a\rb",
+            "a\nb",
+            "a\0b",
+            "a\tb",
+            "a\u{85}b",
+            "a\u{7f}b",
+            "a\r\n",
+            "\u{1b}[0m",
+        ] {
             let expected = ComposeError::HeaderInjection {
                 header: "Subject".to_owned(),
             };

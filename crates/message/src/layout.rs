@@ -171,7 +171,8 @@ fn content_type(text: &str) -> Option<ContentType> {
 }
 
 fn is_file_name(name: &str) -> bool {
-    (1..=255).contains(&name.len()) && !name.contains(|character: char| character.is_control() || "/\\".contains(character))
+    (1..=255).contains(&name.len())
+        && !name.contains(|character: char| character.is_control() || "/\\".contains(character))
 }
 
 fn is_content_id(id: &str) -> bool {

@@ -67,7 +67,9 @@ impl Domain {
     fn verify(&self, message: &[u8]) -> Vec<DkimResult> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let resolver = TokioResolver::builder_with_config(Default::default(), Default::default()).build().unwrap();
+            let resolver = TokioResolver::builder_with_config(Default::default(), Default::default())
+                .build()
+                .unwrap();
             let message = AuthenticatedMessage::parse(message).unwrap();
             let parameters = Parameters::new(&message).with_txt_cache(&self.records);
             let outputs = MessageAuthenticator(resolver).verify_dkim(parameters).await;
@@ -142,7 +144,10 @@ fn verifiers_refuse_what_was_changed() {
     ] {
         assert!(signed.contains(old), "{old}");
         for result in domain.verify(signed.replacen(old, new, 1).as_bytes()) {
-            assert!(matches!(result, DkimResult::Neutral(_) | DkimResult::Fail(_)), "{old}: {result:?}");
+            assert!(
+                matches!(result, DkimResult::Neutral(_) | DkimResult::Fail(_)),
+                "{old}: {result:?}"
+            );
         }
     }
     // A header that is not signed may change.
@@ -158,7 +163,10 @@ fn a_signature_says_what_it_covers() {
     assert_eq!(field.matches("\r\n").count(), field.lines().count());
     let tags = tags(&field);
     let tag = |name: &str| tags[name].as_str();
-    assert_eq!((tag("v"), tag("a"), tag("c")), ("1", "ed25519-sha256", "relaxed/relaxed"));
+    assert_eq!(
+        (tag("v"), tag("a"), tag("c")),
+        ("1", "ed25519-sha256", "relaxed/relaxed")
+    );
     assert_eq!((tag("d"), tag("s"), tag("t")), ("example.com", "s0", "1795190645"));
     assert!(!tags.contains_key("l") && !tags.contains_key("x") && !tags.contains_key("i"));
     let mut signed: Vec<_> = tag("h").split(':').collect();
@@ -166,8 +174,19 @@ fn a_signature_says_what_it_covers() {
     assert_eq!(
         signed,
         [
-            "Content-Type", "Date", "Date", "From", "From", "List-Unsubscribe", "List-Unsubscribe-Post", "MIME-Version",
-            "Message-ID", "Subject", "Subject", "To", "To"
+            "Content-Type",
+            "Date",
+            "Date",
+            "From",
+            "From",
+            "List-Unsubscribe",
+            "List-Unsubscribe-Post",
+            "MIME-Version",
+            "Message-ID",
+            "Subject",
+            "Subject",
+            "To",
+            "To"
         ]
     );
 }
@@ -178,7 +197,9 @@ fn only_the_time_differs_between_attempts() {
     let (signer, message) = (domain.signer(), message());
     let first = signer.sign(&message, now()).unwrap();
     assert_eq!(signer.sign(&message, now()).unwrap(), first);
-    let later = signer.sign(&message, Timestamp::from_second(now().as_second() + 60).unwrap()).unwrap();
+    let later = signer
+        .sign(&message, Timestamp::from_second(now().as_second() + 60).unwrap())
+        .unwrap();
     assert_ne!(later, first);
     let tags = |fields: &[u8]| {
         let mut tags = tags(std::str::from_utf8(fields).unwrap());
@@ -218,15 +239,26 @@ fn relayed_messages_are_signed_as_they_are() {
     let two = "From: a@example.com\r\nFrom: b@example.com\r\n\r\n";
     let field = domain.signer().sign(two.as_bytes(), now()).unwrap();
     assert_eq!(tags(std::str::from_utf8(&field).unwrap())["h"], "From:From:From");
-    assert_eq!(domain.verify(&[field.as_slice(), two.as_bytes()].concat()), [DkimResult::Pass, DkimResult::Pass]);
+    assert_eq!(
+        domain.verify(&[field.as_slice(), two.as_bytes()].concat()),
+        [DkimResult::Pass, DkimResult::Pass]
+    );
 }
 
 #[test]
 fn what_cannot_be_signed() {
     let domain = Domain::new(&[Ed25519]);
     let signer = domain.signer();
-    for message in ["", "\r\n", "To: a@example.com\r\n\r\nFrom: b@example.com\r\n", "X-From: a\r\n\r\n"] {
-        assert!(matches!(signer.sign(message.as_bytes(), now()), Err(SignError::NoFrom)), "{message:?}");
+    for message in [
+        "",
+        "\r\n",
+        "To: a@example.com\r\n\r\nFrom: b@example.com\r\n",
+        "X-From: a\r\n\r\n",
+    ] {
+        assert!(
+            matches!(signer.sign(message.as_bytes(), now()), Err(SignError::NoFrom)),
+            "{message:?}"
+        );
     }
     let before = Timestamp::from_second(-1).unwrap();
     assert!(matches!(signer.sign(&message(), before), Err(SignError::Time(_))));

@@ -82,12 +82,21 @@ const TRICKS: [&str; 9] = [
 #[test]
 fn control_characters_are_refused_in_every_header() {
     let composer = everywhere();
-    for (variable, header) in [("subject", "Subject"), ("name", "From"), ("header", "X-Own"), ("raw", "List-Unsubscribe")] {
+    for (variable, header) in [
+        ("subject", "Subject"),
+        ("name", "From"),
+        ("header", "X-Own"),
+        ("raw", "List-Unsubscribe"),
+    ] {
         for bad in CONTROLS {
             let expected = ComposeError::HeaderInjection {
                 header: header.to_owned(),
             };
-            assert_eq!(compose(&composer, &with(variable, bad)), Err(expected), "{variable}: {bad:?}");
+            assert_eq!(
+                compose(&composer, &with(variable, bad)),
+                Err(expected),
+                "{variable}: {bad:?}"
+            );
         }
     }
 }
@@ -121,7 +130,13 @@ fn an_unsubscribe_address_stays_one() {
         let message = compose(&composer, &with("query", value)).unwrap();
         assert_eq!(header_names(&message), NAMES);
         let text = String::from_utf8(message).unwrap();
-        let header = text.split_once("List-Unsubscribe: <").unwrap().1.split_once('>').unwrap().0;
+        let header = text
+            .split_once("List-Unsubscribe: <")
+            .unwrap()
+            .1
+            .split_once('>')
+            .unwrap()
+            .0;
         assert!(header.bytes().all(|byte| byte.is_ascii_graphic()), "{header}");
     }
     let long = "a".repeat(1_000);
@@ -142,18 +157,30 @@ fn an_unsubscribe_address_stays_one() {
 #[test]
 fn bodies_may_hold_anything() {
     let composer = everywhere();
-    for value in CONTROLS.into_iter().chain(TRICKS).chain(["\r\n.\r\n", "--=_", "\r\n--=_0123456789abcdef01234567_a--\r\n"]) {
+    for value in
+        CONTROLS
+            .into_iter()
+            .chain(TRICKS)
+            .chain(["\r\n.\r\n", "--=_", "\r\n--=_0123456789abcdef01234567_a--\r\n"])
+    {
         let message = compose(&composer, &with("body", value)).unwrap();
         assert_eq!(header_names(&message), NAMES);
         let parsed = MessageParser::new().parse(&message).unwrap();
         assert_eq!(parsed.parts.len(), 3);
-        assert_eq!(parsed.body_text(0).unwrap(), format!("[{}]", canonical(value)), "{value:?}");
+        assert_eq!(
+            parsed.body_text(0).unwrap(),
+            format!("[{}]", canonical(value)),
+            "{value:?}"
+        );
     }
 }
 
 /// As bodies are sent: lines end with CRLF, and NUL is gone.
 fn canonical(text: &str) -> String {
-    text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
+    text.replace('\0', "")
+        .replace("\r\n", "\n")
+        .replace('\r', "\n")
+        .replace('\n', "\r\n")
 }
 
 fn any_text() -> impl Strategy<Value = String> {

@@ -146,7 +146,8 @@ impl From<bool> for ConditionStatus {
 /// Writes one condition: changes it where it stands, or adds it at the end. All other conditions stay as they are.
 ///
 /// `lastTransitionTime` becomes `now` only when the status changes, so that writing the same again changes nothing. A
-/// message of more than 1,024 characters is cut.
+/// message of more than 1,024 characters is cut; an empty one becomes the reason's description, because readers look there
+/// for words, and version 1.20 refuses empty texts.
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     kind: ConditionType,
@@ -165,7 +166,7 @@ pub fn set_condition(
         type_: kind.as_str().to_owned(),
         status: status.as_str().to_owned(),
         reason: reason.as_str().to_owned(),
-        message: bounded(message.into()),
+        message: bounded(message.into(), reason),
         observed_generation: generation,
         last_transition_time: unchanged_since.unwrap_or(now),
     };
@@ -190,7 +191,10 @@ pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
     find_condition(conditions, kind).is_some_and(|condition| condition.status == ConditionStatus::True.as_str())
 }
 
-fn bounded(message: String) -> String {
+fn bounded(message: String, reason: impl Reason) -> String {
+    if message.is_empty() {
+        return reason.description().to_owned();
+    }
     match message.char_indices().nth(MAX_MESSAGE_CHARACTERS) {
         None => message,
         Some(_) => message.chars().take(MAX_MESSAGE_CHARACTERS - 1).chain(['…']).collect(),
@@ -344,7 +348,9 @@ mod tests {
         );
         assert_eq!(conditions[0].message.chars().count(), 1_024);
         assert!(conditions[0].message.ends_with('…'));
-        assert_eq!(bounded("ü".repeat(1_024)), "ü".repeat(1_024));
+        let longest = "ü".repeat(1_024);
+        assert_eq!(bounded(longest.clone(), RelayPoolReason::Pending), longest);
+        assert_eq!(bounded(String::new(), RelayPoolReason::Pending), "Not looked at yet.");
     }
 
     #[test]

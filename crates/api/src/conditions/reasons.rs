@@ -6,6 +6,9 @@ use std::fmt;
 pub trait Reason: Copy + fmt::Debug {
     /// The name in `reason`.
     fn as_str(self) -> &'static str;
+
+    /// What it means: the message where nothing more is to be said.
+    fn description(self) -> &'static str;
 }
 
 /// Declares the reasons of each kind, and adds those that every kind has.
@@ -29,6 +32,10 @@ macro_rules! reasons {
         impl Reason for $name {
             fn as_str(self) -> &'static str {
                 self.as_str()
+            }
+
+            fn description(self) -> &'static str {
+                self.description()
             }
         }
     )+};

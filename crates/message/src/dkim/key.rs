@@ -243,7 +243,12 @@ mod tests {
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMC4C\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let cut = RFC_8463.replace("RK9J", "");
         for algorithm in [DkimAlgorithm::Rsa, DkimAlgorithm::Ed25519] {
-            for bad in ["", "no key", encrypted, "-----BEGIN PRIVATE KEY-----\n*\n-----END PRIVATE KEY-----\n"] {
+            for bad in [
+                "",
+                "no key",
+                encrypted,
+                "-----BEGIN PRIVATE KEY-----\n*\n-----END PRIVATE KEY-----\n",
+            ] {
                 let error = SigningKey::from_pem(bad.as_bytes(), algorithm).unwrap_err();
                 assert!(matches!(error, KeyError::Pem(_)), "{error:?}");
             }

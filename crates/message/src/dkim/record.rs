@@ -31,7 +31,11 @@ pub enum RecordMismatch {
 /// 3.6.1).
 pub fn matches_record(record: &str, key: &SigningKey) -> Result<(), RecordMismatch> {
     let tags = tags(record).ok_or(RecordMismatch::NotDkim)?;
-    let tag = |name: &str| tags.iter().find(|(tag, _)| *tag == name).map(|(_, value)| value.as_str());
+    let tag = |name: &str| {
+        tags.iter()
+            .find(|(tag, _)| *tag == name)
+            .map(|(_, value)| value.as_str())
+    };
     // v= may be left out, but if it is there it comes first.
     if tag("v").is_some_and(|version| version != "DKIM1" || tags[0].0 != "v") {
         return Err(RecordMismatch::NotDkim);
@@ -136,7 +140,10 @@ mod tests {
             (format!("p={p}; v=DKIM1"), RecordMismatch::NotDkim),
             ("v=DKIM1; k=rsa".to_owned(), RecordMismatch::NotDkim),
             ("v=DKIM1; k=rsa; p=".to_owned(), RecordMismatch::Revoked),
-            (ed25519.dns_record(), RecordMismatch::OtherAlgorithm("ed25519".to_owned())),
+            (
+                ed25519.dns_record(),
+                RecordMismatch::OtherAlgorithm("ed25519".to_owned()),
+            ),
             (key(DkimAlgorithm::Rsa).dns_record(), RecordMismatch::OtherKey),
             ("v=DKIM1; p=!".to_owned(), RecordMismatch::OtherKey),
             (format!("h=sha1; p={p}"), RecordMismatch::Hash("sha1".to_owned())),

@@ -193,7 +193,9 @@ impl<'a> Iterator for Fields<'a> {
             return None;
         }
         let is_end = |at: usize| self.headers[at] == b'\n' && !matches!(self.headers.get(at + 1), Some(b' ' | b'\t'));
-        let length = (0..self.headers.len()).find(|&at| is_end(at)).map_or(self.headers.len(), |at| at + 1);
+        let length = (0..self.headers.len())
+            .find(|&at| is_end(at))
+            .map_or(self.headers.len(), |at| at + 1);
         let (field, rest) = self.headers.split_at(length);
         self.headers = rest;
         let colon = field.iter().position(|&byte| byte == b':');
@@ -227,7 +229,11 @@ fn headers_to_sign(fields: Fields<'_>) -> Result<Vec<String>, SignError> {
         return Err(SignError::NoFrom);
     }
     let present = names().zip(has).filter(|&(_, has)| has).map(|(name, _)| name);
-    let again = OVERSIGNED.into_iter().zip(has).filter(|&(_, has)| has).map(|(name, _)| name);
+    let again = OVERSIGNED
+        .into_iter()
+        .zip(has)
+        .filter(|&(_, has)| has)
+        .map(|(name, _)| name);
     Ok(present.chain(again).map(str::to_owned).collect())
 }
 

@@ -53,8 +53,8 @@ pub(super) fn bound(name: &str, input: Bound, arguments: &[Bound]) -> Option<Bou
     let first = arguments.first().copied();
     Some(match name {
         "abs" | "int" | "float" | "round" | "length" | "count" => Bound::Number,
-        "trim" | "first" | "last" | "reverse" | "sort" | "unique" | "list" | "items" | "dictsort" | "split" | "lines"
-        | "min" | "max" | "sum" | "string" | "safe" => Bound::Bytes(input.bytes()),
+        "trim" | "first" | "last" | "reverse" | "sort" | "unique" | "list" | "items" | "dictsort" | "split"
+        | "lines" | "min" | "max" | "sum" | "string" | "safe" => Bound::Bytes(input.bytes()),
         // One character can become three in the other case, or %XX, or six in HTML.
         "lower" | "upper" | "title" | "capitalize" | "urlencode" => input.times(3),
         "escape" | "e" => input.times(6),

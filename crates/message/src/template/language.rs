@@ -20,7 +20,7 @@ use crate::error::{Problem, TemplateError};
 pub(crate) const LARGEST_VARIABLE: usize = 64 * 1024;
 
 /// Largest value that an expression may make, in bytes.
-const LARGEST_VALUE: u64 = 2 * 1024 * 1024;
+const LARGEST_VALUE: u64 = 4 * 1024 * 1024;
 
 /// Most tokens in a tag. The engine needs stack in proportion to it.
 const MOST_TOKENS: usize = 256;
@@ -32,9 +32,40 @@ const MOST_ELIFS: usize = 100;
 const LARGEST_RANGE: u64 = 100_000 * 7;
 
 pub(super) const TESTS: [&str; 34] = [
-    "defined", "undefined", "none", "boolean", "odd", "even", "divisibleby", "number", "integer", "int", "float", "string",
-    "sequence", "iterable", "mapping", "startingwith", "endingwith", "lower", "upper", "eq", "equalto", "ne", "lt",
-    "lessthan", "le", "gt", "greaterthan", "ge", "in", "true", "false", "safe", "escaped", "sameas",
+    "defined",
+    "undefined",
+    "none",
+    "boolean",
+    "odd",
+    "even",
+    "divisibleby",
+    "number",
+    "integer",
+    "int",
+    "float",
+    "string",
+    "sequence",
+    "iterable",
+    "mapping",
+    "startingwith",
+    "endingwith",
+    "lower",
+    "upper",
+    "eq",
+    "equalto",
+    "ne",
+    "lt",
+    "lessthan",
+    "le",
+    "gt",
+    "greaterthan",
+    "ge",
+    "in",
+    "true",
+    "false",
+    "safe",
+    "escaped",
+    "sameas",
 ];
 
 /// What a template makes.
@@ -253,11 +284,10 @@ impl<'a> Checker<'a> {
                 Bound::Number
             }
             Expr::GetAttr(attribute) => match (&attribute.expr, attribute.name) {
-                (Expr::Var(variable), "index" | "index0" | "revindex" | "revindex0" | "length" | "depth" | "depth0")
-                    if variable.id == "loop" && self.sizes.contains_key("loop") =>
-                {
-                    Bound::Number
-                }
+                (
+                    Expr::Var(variable),
+                    "index" | "index0" | "revindex" | "revindex0" | "length" | "depth" | "depth0",
+                ) if variable.id == "loop" && self.sizes.contains_key("loop") => Bound::Number,
                 (whole, _) => Bound::Bytes(self.expression(whole)?.bytes()),
             },
             Expr::GetItem(item) => {

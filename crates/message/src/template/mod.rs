@@ -90,7 +90,8 @@ impl Templates {
         }
         rendered.map_err(|error| error_of(template, compiled.source(), variables, &error))?;
         // The engine writes text only.
-        Ok(String::from_utf8(output.bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        Ok(String::from_utf8(output.bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 }
 

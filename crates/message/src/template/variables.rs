@@ -73,7 +73,10 @@ fn weight(value: &serde_json::Value) -> usize {
     match value {
         serde_json::Value::String(text) => text.len(),
         serde_json::Value::Array(items) => items.iter().map(|item| 4 + weight(item)).sum(),
-        serde_json::Value::Object(members) => members.iter().map(|(name, member)| 8 + name.len() + weight(member)).sum(),
+        serde_json::Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| 8 + name.len() + weight(member))
+            .sum(),
         serde_json::Value::Null | serde_json::Value::Bool(_) => 5,
         serde_json::Value::Number(_) => 24,
     }
