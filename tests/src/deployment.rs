@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::Client;
+use kube::{Api, Client};
+use relaypool_api::{Delivery, DeliveryStatus};
 use relaypool_simulator::{Keep, Options, Simulator, World};
 use serde_json::Value;
 
@@ -102,7 +103,7 @@ impl Deployment {
         // patchesJson6902 is what both old and current kubectl understand.
         std::fs::write(
             overlay.join("kustomization.yaml"),
-            "resources: [base]\npatchesJson6902:\n- target: { group: relaypool.dev, version: v1alpha1, kind: RelayPool, name: main }\n  path: pool.json\n",
+            "bases: [base]\npatchesJson6902:\n- target: { group: relaypool.dev, version: v1alpha1, kind: RelayPool, name: main }\n  path: pool.json\n",
         )?;
         let patch = serde_json::json!([
             { "op": "replace", "path": "/spec/dns/servers/0", "value": self.simulator.dns_address().to_string() },
@@ -146,6 +147,26 @@ impl Deployment {
                 Ok(Some(object))
             } else {
                 anyhow::bail!("so far: {:#}", object["status"])
+            }
+        });
+        found.await.with_context(|| self.logs())
+    }
+
+    /// Waits until the status of a Delivery fits the condition, and returns it. Cheaper than [`wait`](Self::wait), which
+    /// starts kubectl for every look.
+    pub async fn wait_for_status(
+        &self,
+        what: &str,
+        delivery: &str,
+        fits: impl Fn(&DeliveryStatus) -> bool,
+    ) -> Result<DeliveryStatus> {
+        let deliveries: Api<Delivery> = Api::namespaced(self.client().await?, &self.namespace);
+        let found = eventually(what, PATIENCE, async || {
+            let status = deliveries.get_status(delivery).await?.status.unwrap_or_default();
+            if fits(&status) {
+                Ok(Some(status))
+            } else {
+                anyhow::bail!("so far: {:#}", serde_json::to_value(&status)?)
             }
         });
         found.await.with_context(|| self.logs())

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt as _};
 use relaypool_api::not_in_effect::Surroundings;
@@ -12,7 +13,6 @@ use relaypool_api::{Delivery, DkimKey, MxPolicy, RelayPool, SendingIp};
 
 use crate::dkim_key::Lookup;
 use crate::dns::Dns;
-use crate::error::Error;
 use crate::events::Events;
 use crate::guard::Guarded;
 use crate::memory::Memory;
@@ -52,7 +52,10 @@ pub(crate) struct Stores {
 
 impl Stores {
     /// Returns once every store has been filled: from then on, what is not there does not exist.
-    pub(crate) async fn wait_until_ready(&self) -> Result<(), Error> {
+    ///
+    /// Only one task may wait, and no reconciler may run before: of several tasks that wait for one store, kube wakes the
+    /// last only.
+    pub(crate) async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
         let Self {
             pools,
             ips,
@@ -61,13 +64,12 @@ impl Stores {
             deliveries,
             slices,
         } = self;
-        let ended = |_| Error::WatchEnded;
-        pools.wait_until_ready().await.map_err(ended)?;
-        ips.wait_until_ready().await.map_err(ended)?;
-        policies.wait_until_ready().await.map_err(ended)?;
-        keys.wait_until_ready().await.map_err(ended)?;
-        deliveries.wait_until_ready().await.map_err(ended)?;
-        slices.wait_until_ready().await.map_err(ended)
+        pools.wait_until_ready().await?;
+        ips.wait_until_ready().await?;
+        policies.wait_until_ready().await?;
+        keys.wait_until_ready().await?;
+        deliveries.wait_until_ready().await?;
+        slices.wait_until_ready().await
     }
 }
 

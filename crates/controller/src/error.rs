@@ -21,9 +21,6 @@ pub(crate) enum Error {
         /// For how long.
         after: Duration,
     },
-    /// A watch ended, which happens only while the process ends.
-    #[error("a watch has ended")]
-    WatchEnded,
     /// An object could not be written as JSON.
     #[error("cannot write {what} as JSON: {source}")]
     Encoding {
@@ -34,10 +31,13 @@ pub(crate) enum Error {
     },
 }
 
-/// Why the controller cannot start.
+/// Why the controller does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The name servers of the machine are not known.
     #[error("cannot set up name resolution: {0}")]
     Dns(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A watch ended, though nobody asked it to.
+    #[error("a watch has ended")]
+    WatchEnded,
 }

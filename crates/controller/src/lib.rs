@@ -38,6 +38,7 @@ mod watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use kube::runtime::watcher;
@@ -75,7 +76,7 @@ const LARGE_OBJECTS_PER_PAGE: u32 = 50;
 /// once. An API server that is away is no error: it is waited for.
 ///
 /// # Errors
-/// When the settings are unusable.
+/// When the settings are unusable, or a watch ends by itself, which is a fault of this program.
 pub fn run<S>(config: Config, registry: &mut Registry, shutdown: S) -> impl Future<Output = Result<(), StartError>> + Send + use<S>
 where
     S: Future<Output = ()> + Send + 'static,
@@ -94,7 +95,14 @@ where
             unused_keys: Memory::default(),
             client: config.client.clone(),
         });
-        let mut watching = watch(watches, &config);
+        // Ends with this function: dropping the set ends its tasks.
+        let _watching = watch(watches, &config);
+        let mut shutdown = pin!(shutdown);
+        tokio::select! {
+            filled = context.stores.wait_until_ready() => filled.map_err(|_| StartError::WatchEnded)?,
+            () = &mut shutdown => return Ok(()),
+        }
+        tracing::info!("all objects are known");
         let stop = CancellationToken::new();
         let mut reconciling = reconcile(queues, &context, &stop);
         shutdown.await;
@@ -103,7 +111,6 @@ where
         if tokio::time::timeout(runner::GRACE, ended).await.is_err() {
             tracing::warn!("some reconciles did not end in time and are given up");
         }
-        watching.abort_all();
         Ok(())
     }
 }

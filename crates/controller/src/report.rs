@@ -6,7 +6,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::Api;
 use relaypool_api::conditions::{ConditionType, Readiness, find_condition, is_true};
 use relaypool_api::names::CONTROLLER_MANAGER;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::conditions::Conditions;
 use crate::context::{Context, now};
@@ -91,7 +91,7 @@ async fn write_if_changed<K: Kind>(
     if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
         return Ok(Reported::Postponed(wait));
     }
-    let written = apply_status::<K>(context, metadata, after).await?;
+    let written = apply_status::<K>(context, metadata, before, after).await?;
     context.status_writes.with(uid, Instant::now(), |last| *last = Some(Instant::now()));
     if written.is_none() {
         return Ok(Reported::Gone);
@@ -100,25 +100,51 @@ async fn write_if_changed<K: Kind>(
     Ok(Reported::Written)
 }
 
-/// Writes exactly these fields, by server-side apply.
-pub(crate) async fn apply_status<K: Kind>(
+/// Makes the controller's fields of a status exactly these, by server-side apply. None when the object is gone.
+async fn apply_status<K: Kind>(
     context: &Context,
     metadata: &ObjectMeta,
-    status: Value,
+    before: &Value,
+    after: Value,
 ) -> Result<Option<Guarded<K>>, Error> {
     let name = metadata.name.clone().unwrap_or_default();
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let api = Api::<Guarded<K>>::namespaced(context.client.clone(), &namespace);
+    let action = || format!("write the status of {} {name}", K::kind(&()));
+    // With the UID, the status of an object cannot get onto its successor.
+    let metadata = json!({ "name": name, "namespace": namespace, "uid": metadata.uid });
+
+    // API servers as old as 1.20 make an object that is no longer applied a null, and refuse it then. A merge patch takes
+    // it away on all of them.
+    let removed = removed_objects(before, &after);
+    if !removed.is_empty() {
+        let body = json!({ "metadata": metadata, "status": removed });
+        let parameters = PatchParams {
+            field_manager: Some(CONTROLLER_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let answer = within_limit(action, api.patch_status(&name, &parameters, &Patch::Merge(&body))).await;
+        if found(answer)?.is_none() {
+            return Ok(None);
+        }
+    }
     let body = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        // With the UID, the status of an object cannot get onto its successor.
-        "metadata": { "name": name, "namespace": namespace, "uid": metadata.uid },
-        "status": status,
+        "metadata": metadata,
+        "status": after,
     });
     let parameters = PatchParams::apply(CONTROLLER_MANAGER).force();
-    let action = || format!("write the status of {} {name}", K::kind(&()));
     found(within_limit(action, api.patch_status(&name, &parameters, &Patch::Apply(&body))).await)
+}
+
+/// A null for each field that was an object and is no more.
+fn removed_objects(before: &Value, after: &Value) -> Map<String, Value> {
+    let fields = before.as_object().into_iter().flatten();
+    fields
+        .filter(|(name, value)| value.is_object() && after.get(name.as_str()).is_none())
+        .map(|(name, _)| (name.clone(), Value::Null))
+        .collect()
 }
 
 /// The fields of a status that are the controller's, as JSON.

@@ -22,7 +22,7 @@ use crate::report::{Reported, report_malformed};
 /// Objects of one kind that are looked at at the same time.
 const CONCURRENCY: u16 = 16;
 
-/// Runs a reconciler until `stop`, and until what it was doing then is done.
+/// Runs a reconciler until `stop`, and until what it was doing then is done. All stores must have been filled.
 pub(crate) async fn run<K, F, R>(
     store: Store<Guarded<K>>,
     queue: UnboundedReceiver<ReconcileRequest<Guarded<K>>>,
@@ -60,14 +60,13 @@ pub(crate) async fn run<K, F, R>(
         .await;
 }
 
-/// Looks at one object, once everything is known that it may refer to.
+/// Looks at one object.
 async fn measured<K, F, R>(object: &Guarded<K>, context: &Arc<Context>, reconcile: &R) -> Result<Action, Error>
 where
     K: Kind,
     F: Future<Output = Result<Action, Error>> + Send,
     R: Fn(Arc<K>, Arc<Context>) -> F + Send + Sync,
 {
-    context.stores.wait_until_ready().await?;
     if object.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

@@ -33,9 +33,14 @@ struct Admin {
 
 /// Serves `/metrics`, `/livez` and `/readyz` until the process ends; returns the address that it listens on.
 pub async fn serve(address: SocketAddr, registry: Registry, readiness: Readiness) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on admin address {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on admin address {address}"))?;
     let bound = listener.local_addr()?;
-    let admin = Admin { registry: Arc::new(registry), readiness };
+    let admin = Admin {
+        registry: Arc::new(registry),
+        readiness,
+    };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok" }))

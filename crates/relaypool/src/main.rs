@@ -45,18 +45,21 @@ fn main() -> anyhow::Result<()> {
     start_logging(&arguments);
     // The tree has one crypto provider; what does not name it (the Kubernetes client) takes it from here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        match arguments.command {
-            Command::Demo(demo) => demo.run().await,
-            Command::Local(local) => local.run().await,
-            Command::Controller(controller) => controller.run().await,
-            Command::Sender(sender) => sender.run().await,
-            Command::Simulator(simulator) => simulator.run().await,
-            Command::Crds(crds) => crds.run(),
-            Command::Reference(reference) => reference.run(),
-            Command::Bench(bench) => bench.run().await,
-        }
-    })
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            match arguments.command {
+                Command::Demo(demo) => demo.run().await,
+                Command::Local(local) => local.run().await,
+                Command::Controller(controller) => controller.run().await,
+                Command::Sender(sender) => sender.run().await,
+                Command::Simulator(simulator) => simulator.run().await,
+                Command::Crds(crds) => crds.run(),
+                Command::Reference(reference) => reference.run(),
+                Command::Bench(bench) => bench.run().await,
+            }
+        })
 }
 
 /// Logs go to standard error. Servers tell what they do; tools for people only what is wrong, as their output is elsewhere.
@@ -66,6 +69,12 @@ fn start_logging(arguments: &Arguments) {
         _ => "warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if arguments.log_json { logs.json().init() } else { logs.init() }
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if arguments.log_json {
+        logs.json().init()
+    } else {
+        logs.init()
+    }
 }

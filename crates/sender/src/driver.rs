@@ -154,7 +154,7 @@ impl Driver {
         match command {
             Command::Accept(intake, answer) => self.accept(intake, answer),
             Command::SetRunState(delivery, state) => self.dispatcher.set_run_state(&delivery, state, now()),
-            Command::SetSettings(settings) => self.dispatcher.set_settings(settings),
+            Command::SetSettings(settings) => self.dispatcher.set_settings(settings, now()),
             Command::SetPolicies(policies) => self.dispatcher.set_policies(policies, now()),
             Command::SetIps(ips) => self.dispatcher.set_ips(ips, now()),
             Command::SetKeys(keys) => self.dispatcher.set_keys(keys),

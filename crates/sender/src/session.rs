@@ -51,7 +51,10 @@ impl Worker {
     async fn work(&self, start: SessionStart) {
         let began = Instant::now();
         match self.open(&start).await {
-            Ok(session) => self.send_all(session, start.first).await,
+            Ok(session) => {
+                let limit = start.settings.policy.transaction_timeout.value;
+                self.send_all(session, start.first, limit).await;
+            }
             Err(attempt) => self.report(&start.first, attempt, began.elapsed(), None),
         }
     }
@@ -109,11 +112,12 @@ impl Worker {
         }
     }
 
-    async fn send_all(&self, mut session: Session<TcpStream>, first: Assignment) {
+    /// Sends one message after the other. Each transaction has `limit` as a whole, whatever its phases are granted.
+    async fn send_all(&self, mut session: Session<TcpStream>, first: Assignment, limit: Duration) {
         let mut assignment = first;
         loop {
             let began = Instant::now();
-            let attempt = self.send(&mut session, &assignment).await;
+            let attempt = self.send(&mut session, &assignment, limit).await;
             if !session.is_reusable() {
                 self.report(&assignment, attempt, began.elapsed(), None);
                 return;
@@ -135,16 +139,25 @@ impl Worker {
         session.quit().await;
     }
 
-    async fn send(&self, session: &mut Session<TcpStream>, assignment: &Assignment) -> Attempt {
+    async fn send(&self, session: &mut Session<TcpStream>, assignment: &Assignment, limit: Duration) -> Attempt {
         let test_mode = assignment.content.snapshot.test_mode;
         let outgoing = match compose(assignment) {
             Ok(outgoing) => outgoing,
             Err(attempt) => return attempt,
         };
-        let sent = if test_mode {
-            session.probe(&outgoing.envelope).await
-        } else {
-            session.send(&outgoing.envelope, &outgoing.bytes).await
+        let transaction = async {
+            if test_mode {
+                session.probe(&outgoing.envelope).await
+            } else {
+                session.send(&outgoing.envelope, &outgoing.bytes).await
+            }
+        };
+        let Ok(sent) = tokio::time::timeout(limit, transaction).await else {
+            let detail = format!("the transaction took longer than {limit:?}");
+            return Attempt::Failed {
+                failure: Failure::Timeout(Phase::EndOfData),
+                detail,
+            };
         };
         match sent {
             Ok(mut transaction) => match transaction.recipients.pop() {

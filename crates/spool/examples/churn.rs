@@ -21,7 +21,7 @@ fn main() {
     let _ = std::fs::remove_dir_all(&dir);
     let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     rt.block_on(async {
-        let spool = Spool::open(&dir, Options::default()).unwrap();
+        let spool = Spool::open(&dir, Options { memtable_bytes: a[3].parse::<usize>().unwrap() << 20, ..Options::default() }).unwrap();
         let mut live = std::collections::VecDeque::new();
         let t0 = Instant::now();
         for s in 0..total {
@@ -46,11 +46,13 @@ fn main() {
                 b.remove_slice(live.pop_front().unwrap());
                 spool.commit(b).await.unwrap();
             }
-            if s % (total / 10) == total / 10 - 1 {
+            if s % (total / 3) == total / 3 - 1 {
                 let k = dir.join("queue/database/keyspaces");
                 println!("{s}: {:.1}s disk {} MB, tables {} MB, live about {} MB {}", t0.elapsed().as_secs_f64(), du(&dir) >> 20, du(&k) >> 20, live.len() * 420_000 >> 20, rss());
             }
         }
+        let cpu = { let s = std::fs::read_to_string("/proc/self/stat").unwrap(); let f: Vec<&str> = s.rsplit(')').next().unwrap().split_whitespace().collect(); (f[11].parse::<f64>().unwrap() + f[12].parse::<f64>().unwrap()) / 100.0 };
+        println!("cpu {cpu} s = {:.1} us/message", cpu * 1e3 / total as f64);
         spool.close().await.unwrap();
         let t = Instant::now();
         let s = Spool::open(&dir, Options::default()).unwrap();

@@ -150,12 +150,16 @@ fn open_tables(path: &Path, options: &Options) -> fjall::Result<(Database, [Keys
 /// Common to all tables: small values, overwritten or removed soon, in key ranges that grow at one end and die at the
 /// other.
 fn table_options(options: &Options) -> KeyspaceCreateOptions {
+    let e = |n: &str, d: u64| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
     let file_bytes = options.memtable_bytes as u64;
+    let target = e("FT", 4) << 20;
+    let l0 = e("L0", 4) as u8;
+    let ratio = e("RATIO", 10) as f32;
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
         .max_memtable_size(file_bytes)
         // Files no larger than a memtable: a compaction then rewrites little beside what has changed, and space that
         // overwritten and removed values leave is given back in small steps.
-        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(file_bytes)))
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(target).with_l0_threshold(l0).with_level_ratio_policy(vec![ratio])))
         .data_block_compression_policy(CompressionPolicy::disabled())
 }

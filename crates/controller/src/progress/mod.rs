@@ -57,7 +57,7 @@ pub struct StatusInput<'a> {
     pub delivery: &'a Delivery,
     /// Where its run is.
     pub state: RunState<'a>,
-    /// Its speeds, where they are known.
+    /// Its speeds over the last minute, where they are known.
     pub speed: Option<Speed>,
     /// The time.
     pub now: &'a Time,
@@ -110,7 +110,8 @@ fn planned(
         success: tally.success(spec.email_feedback).text(),
         reasons: merge::reasons(run, slices, spec.email_feedback),
         domains: merge::domains(slices),
-        speed: input.speed.filter(|_| !finished),
+        // Nothing moves any more once every message came to its end.
+        speed: if finished { Some(Speed::default()) } else { input.speed },
         messages: messages::messages(&spec.report_detail, spec.email_feedback, run, slices),
         plan: Some(Plan {
             fingerprint: run.fingerprint.clone(),

@@ -11,6 +11,11 @@ pub fn seconds() -> anyhow::Result<f64> {
     // The second field is the name in parentheses and may hold spaces; utime and stime are the 12th and 13th behind it.
     let behind_name = stat.rsplit_once(')').context("unexpected /proc/self/stat")?.1;
     let fields: Vec<&str> = behind_name.split_whitespace().collect();
-    let ticks: f64 = fields.get(11..13).context("unexpected /proc/self/stat")?.iter().filter_map(|field| field.parse::<f64>().ok()).sum();
+    let ticks: f64 = fields
+        .get(11..13)
+        .context("unexpected /proc/self/stat")?
+        .iter()
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
     Ok(ticks / TICKS_PER_SECOND)
 }

@@ -34,9 +34,19 @@ impl Sink {
     /// Takes mail until its standard output is closed.
     pub async fn run(self) -> anyhow::Result<()> {
         let domain = SINK_DOMAIN.parse()?;
-        let world = World { providers: vec![Provider::new("sink", &domain)], zones: Vec::new() };
+        let world = World {
+            providers: vec![Provider::new("sink", &domain)],
+            zones: Vec::new(),
+        };
         let host = world.providers[0].mx_hosts[0].name.clone();
-        let simulator = Simulator::start(world, Options { keep: Keep::Counts, ..Options::default() }).await?;
+        let simulator = Simulator::start(
+            world,
+            Options {
+                keep: Keep::Counts,
+                ..Options::default()
+            },
+        )
+        .await?;
         let addresses = Addresses {
             dns: simulator.dns_address(),
             host: simulator.host_address(&host).context("the sink has an address")?,
@@ -76,7 +86,11 @@ impl SinkProcess {
         let addresses = serde_json::from_str(&first).context("the sink did not say where it is")?;
         let count = Arc::new(AtomicU64::new(0));
         tokio::spawn(follow(lines, Arc::clone(&count)));
-        Ok(Self { addresses, count, _child: child })
+        Ok(Self {
+            addresses,
+            count,
+            _child: child,
+        })
     }
 
     /// Its DNS server.

@@ -82,10 +82,16 @@ impl Throughput {
         std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
         let (mut runs, mut postfix_runs) = (Vec::new(), Vec::new());
         for number in 1..=self.runs {
-            self.say(&format!("run {number} of {}: relaypool, {} messages", self.runs, self.messages))?;
+            self.say(&format!(
+                "run {number} of {}: relaypool, {} messages",
+                self.runs, self.messages
+            ))?;
             runs.push(self.relaypool().await?);
             if self.vs_postfix {
-                self.say(&format!("run {number} of {}: Postfix, {} messages", self.runs, self.messages))?;
+                self.say(&format!(
+                    "run {number} of {}: Postfix, {} messages",
+                    self.runs, self.messages
+                ))?;
                 postfix_runs.push(self.postfix().await?);
             }
         }
@@ -134,7 +140,12 @@ impl Throughput {
 
         let sent: u64 = engine.report().await?.lanes.iter().map(|lane| lane.sent).sum();
         let taken = sink.settled(self.messages).await;
-        ensure!(sent == self.messages, "{} of {} messages were sent", sent, self.messages);
+        ensure!(
+            sent == self.messages,
+            "{} of {} messages were sent",
+            sent,
+            self.messages
+        );
         ensure!(taken == sent, "the sink took {taken} messages and {sent} count as sent");
         engine.drain(Duration::from_secs(5)).await;
         Ok(Run {
@@ -154,17 +165,31 @@ impl Throughput {
     }
 
     async fn engine(&self, folder: &Path, sink: &SinkProcess) -> anyhow::Result<Engine> {
-        let limits = DestinationLimits { allow_private: true, ..DestinationLimits::default() };
+        let limits = DestinationLimits {
+            allow_private: true,
+            ..DestinationLimits::default()
+        };
         let resolver = MxResolver::new(&[sink.dns().to_string()], None, limits)?;
-        let settings = PoolSettings { pool: "bench".to_owned(), smtp_port: sink.host().port(), max_connections: 1_000 };
-        let config = EngineConfig { spool: folder.join("spool"), settings, low_space: 0 };
+        let settings = PoolSettings {
+            pool: "bench".to_owned(),
+            smtp_port: sink.host().port(),
+            max_connections: 1_000,
+            adaptive: true,
+        };
+        let config = EngineConfig {
+            spool: folder.join("spool"),
+            settings,
+            low_space: 0,
+        };
         let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
         let engine = Engine::open(config, resolver, metrics).await?;
         let policy = serde_json::from_value(json!({
             "match": { "domains": ["*"] },
             "limits": { "maxConnections": self.connections, "maxMessagesPerConnection": 1_000_000 },
         }))?;
-        engine.set_policies(PolicySet::new(vec![("bench".to_owned(), policy)])).await?;
+        engine
+            .set_policies(PolicySet::new(vec![("bench".to_owned(), policy)]))
+            .await?;
         engine.set_ips(vec![source_ip()?]).await?;
         Ok(engine)
     }
@@ -194,7 +219,11 @@ impl Throughput {
         if self.json {
             return Ok(writeln!(output, "{}", serde_json::to_string(answer)?)?);
         }
-        writeln!(output, "relaypool  {:>7.0} messages/s, {:.3} CPU seconds per 1000", answer.messages_per_second, answer.cpu_seconds_per_1000)?;
+        writeln!(
+            output,
+            "relaypool  {:>7.0} messages/s, {:.3} CPU seconds per 1000",
+            answer.messages_per_second, answer.cpu_seconds_per_1000
+        )?;
         if let (Some(postfix), Some(ratio)) = (answer.postfix_messages_per_second, answer.ratio) {
             writeln!(output, "Postfix    {postfix:>7.0} messages/s")?;
             writeln!(output, "ratio      {ratio:>7.1}")?;
@@ -243,7 +272,13 @@ fn row(index: u64) -> SliceRow {
         ("name".to_owned(), json!(format!("Customer {index}"))),
         ("number".to_owned(), json!(index)),
     ]);
-    SliceRow { index, recipient: Recipient { address: format!("customer{index}@{SINK_DOMAIN}"), variables } }
+    SliceRow {
+        index,
+        recipient: Recipient {
+            address: format!("customer{index}@{SINK_DOMAIN}"),
+            variables,
+        },
+    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -29,7 +29,11 @@ impl Controller {
     /// Runs until told to end.
     pub async fn run(self) -> anyhow::Result<()> {
         let client = Client::try_default().await.context("cannot find the API server")?;
-        let config = Config { client, namespace: self.namespace, dns_servers: self.dns_servers };
+        let config = Config {
+            client,
+            namespace: self.namespace,
+            dns_servers: self.dns_servers,
+        };
         let mut registry = Registry::default();
         let work = relaypool_controller::run(config, &mut registry, async {
             if let Err(error) = termination().await {

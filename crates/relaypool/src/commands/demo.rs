@@ -33,9 +33,18 @@ impl Demo {
         let files = folder.join("yaml");
         std::fs::create_dir_all(&files).with_context(|| format!("cannot make {}", files.display()))?;
 
-        let options = Options { keep: Keep::Messages, seed: 1, ..Options::default() };
-        let simulator = Simulator::start(demo_world(), options).await.context("cannot start the simulated providers")?;
-        let network = DemoNetwork { dns: simulator.dns_address(), smtp_port: simulator.smtp_port() };
+        let options = Options {
+            keep: Keep::Messages,
+            seed: 1,
+            ..Options::default()
+        };
+        let simulator = Simulator::start(demo_world(), options)
+            .await
+            .context("cannot start the simulated providers")?;
+        let network = DemoNetwork {
+            dns: simulator.dns_address(),
+            smtp_port: simulator.smtp_port(),
+        };
         let records = demo_files(&files, network)?;
         for (name, text) in &records {
             simulator.add_txt(name, text).await?;
@@ -47,7 +56,10 @@ impl Demo {
         }
         simulator.shutdown().await;
         self.print(&report)?;
-        anyhow::ensure!(report.is_sound(), "the two sides do not agree: this is a defect, please report it");
+        anyhow::ensure!(
+            report.is_sound(),
+            "the two sides do not agree: this is a defect, please report it"
+        );
         Ok(())
     }
 
@@ -61,7 +73,10 @@ impl Demo {
     ) -> anyhow::Result<DemoReport> {
         let began = Instant::now();
         let objects = Objects::read(files)?;
-        let options = RunnerOptions { state: folder.join("state"), low_space: 0 };
+        let options = RunnerOptions {
+            state: folder.join("state"),
+            low_space: 0,
+        };
         let mut runner = Runner::start(&objects, &options).await?;
         let mut bars = ProgressBars::new();
         tokio::select! {
@@ -77,8 +92,18 @@ impl Demo {
         let accepted = simulator.books().accepted();
         let messages = accepted.iter().filter_map(|message| message.content.as_deref());
         let verified = verified_signatures(network.dns, messages).await?;
-        let status = snapshot.deliveries.into_iter().find_map(|delivery| delivery.status).unwrap_or_default();
-        Ok(DemoReport::new(status, simulator.books().summary(), verified, records, seconds))
+        let status = snapshot
+            .deliveries
+            .into_iter()
+            .find_map(|delivery| delivery.status)
+            .unwrap_or_default();
+        Ok(DemoReport::new(
+            status,
+            simulator.books().summary(),
+            verified,
+            records,
+            seconds,
+        ))
     }
 
     fn introduce(&self, files: &Path) -> anyhow::Result<()> {
@@ -86,11 +111,23 @@ impl Demo {
             return Ok(());
         }
         let mut output = std::io::stdout();
-        writeln!(output, "Sending 2 000 personalised, signed messages to three simulated providers on this machine:")?;
+        writeln!(
+            output,
+            "Sending 2 000 personalised, signed messages to three simulated providers on this machine:"
+        )?;
         writeln!(output, "  generous  takes what it is given")?;
-        writeln!(output, "  strict    answers 4xx to more than five connections, or 40 messages a second")?;
-        writeln!(output, "  village   greylists strangers, has some dead and some full mailboxes")?;
-        writeln!(output, "Some rows of the list are duplicates, malformed, or at domains that do not exist.")?;
+        writeln!(
+            output,
+            "  strict    answers 4xx to more than five connections, or 40 messages a second"
+        )?;
+        writeln!(
+            output,
+            "  village   greylists strangers, has some dead and some full mailboxes"
+        )?;
+        writeln!(
+            output,
+            "Some rows of the list are duplicates, malformed, or at domains that do not exist."
+        )?;
         if self.keep.is_some() {
             writeln!(output, "The objects are in {}.", files.display())?;
         }

@@ -35,8 +35,15 @@ impl Local {
     /// Runs until every message came to its end, or until interrupted.
     pub async fn run(self) -> anyhow::Result<()> {
         let objects = Objects::read(&self.file)?;
-        anyhow::ensure!(!objects.deliveries.is_empty(), "there is no Delivery in {} ({objects})", self.file.display());
-        let options = RunnerOptions { state: self.state.clone(), low_space: 64 << 20 };
+        anyhow::ensure!(
+            !objects.deliveries.is_empty(),
+            "there is no Delivery in {} ({objects})",
+            self.file.display()
+        );
+        let options = RunnerOptions {
+            state: self.state.clone(),
+            low_space: 64 << 20,
+        };
         let mut runner = Runner::start(&objects, &options).await?;
         let mut bars = ProgressBars::new();
         let interrupted = tokio::select! {

@@ -76,7 +76,8 @@ impl Sender {
     }
 
     fn engine_config(&self) -> anyhow::Result<EngineConfig> {
-        std::fs::create_dir_all(&self.spool).with_context(|| format!("cannot make spool folder {}", self.spool.display()))?;
+        std::fs::create_dir_all(&self.spool)
+            .with_context(|| format!("cannot make spool folder {}", self.spool.display()))?;
         Ok(EngineConfig {
             spool: self.spool.clone(),
             settings: PoolSettings::new(&self.pool, &default_pool()?),

@@ -41,14 +41,21 @@ impl Simulator {
             time_scale: self.time_scale,
             seed: self.seed,
             keep: Keep::Nothing,
-            listen: Listen { dns: fixed(self.dns_port), smtp: fixed(self.smtp_port) },
+            listen: Listen {
+                dns: fixed(self.dns_port),
+                smtp: fixed(self.smtp_port),
+            },
         };
         let providers = Providers::start(world, options).await?;
         tracing::info!(dns = %providers.dns_address(), smtp_port = providers.smtp_port(), "simulated providers are up");
         termination().await?;
         let books = providers.books().summary();
         providers.shutdown().await;
-        Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&books)?)?)
+        Ok(writeln!(
+            std::io::stdout(),
+            "{}",
+            serde_json::to_string_pretty(&books)?
+        )?)
     }
 }
 

@@ -132,9 +132,10 @@ spec:
 fn dkim_keys() -> anyhow::Result<(String, Vec<TxtRecord>)> {
     let mut yaml = String::new();
     let mut records = Vec::new();
-    for (name, selector, algorithm, kind) in
-        [("rsa", "rsa2026", DkimAlgorithm::Rsa, "Rsa"), ("ed25519", "ed2026", DkimAlgorithm::Ed25519, "Ed25519")]
-    {
+    for (name, selector, algorithm, kind) in [
+        ("rsa", "rsa2026", DkimAlgorithm::Rsa, "Rsa"),
+        ("ed25519", "ed2026", DkimAlgorithm::Ed25519, "Ed25519"),
+    ] {
         let pem = generate(algorithm)?;
         let key = SigningKey::from_pem(pem.as_bytes(), algorithm)?;
         records.push((format!("{selector}._domainkey.{SENDER_DOMAIN}"), key.dns_record()));

@@ -38,8 +38,20 @@ pub struct DemoReport {
 
 impl DemoReport {
     /// Puts the two sides together.
-    pub fn new(status: DeliveryStatus, simulator: Summary, dkim_verified: usize, dkim_records: Vec<(String, String)>, seconds: f64) -> Self {
-        let Counts { total, sent, failed, ignored, .. } = status.counts.unwrap_or_default();
+    pub fn new(
+        status: DeliveryStatus,
+        simulator: Summary,
+        dkim_verified: usize,
+        dkim_records: Vec<(String, String)>,
+        seconds: f64,
+    ) -> Self {
+        let Counts {
+            total,
+            sent,
+            failed,
+            ignored,
+            ..
+        } = status.counts.unwrap_or_default();
         Self {
             total,
             sent,
@@ -68,7 +80,12 @@ impl DemoReport {
 impl fmt::Display for DemoReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let success = self.status.success.as_deref().unwrap_or("-");
-        writeln!(formatter, "\nDelivery autumn-sale: {} in {:.1} s", self.phase(), self.seconds)?;
+        writeln!(
+            formatter,
+            "\nDelivery autumn-sale: {} in {:.1} s",
+            self.phase(),
+            self.seconds
+        )?;
         writeln!(formatter, "  {:>6} recipients in the list", self.total)?;
         writeln!(formatter, "  {:>6} sent      (success {success})", self.sent)?;
         writeln!(formatter, "  {:>6} failed", self.failed)?;
@@ -84,27 +101,43 @@ impl fmt::Display for DemoReport {
 
 impl DemoReport {
     fn phase(&self) -> String {
-        self.status.phase.map_or_else(|| "unknown".to_owned(), |phase| format!("{phase:?}"))
+        self.status
+            .phase
+            .map_or_else(|| "unknown".to_owned(), |phase| format!("{phase:?}"))
     }
 
     fn write_reasons(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "\nWhy messages failed or were ignored:")?;
         for reason in &self.status.reasons {
             let category = reason.category.as_deref().unwrap_or("-");
-            writeln!(formatter, "  {:>6} {:<9} {:<22} {category}", reason.count, format!("{:?}", reason.status), reason.reason)?;
+            writeln!(
+                formatter,
+                "  {:>6} {:<9} {:<22} {category}",
+                reason.count,
+                format!("{:?}", reason.status),
+                reason.reason
+            )?;
         }
         Ok(())
     }
 
     fn write_providers(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "\nWhat the simulated providers say:")?;
-        writeln!(formatter, "  {:<10} {:>9} {:>9} {:>12} {:>14}", "provider", "accepted", "refusals", "connections", "most at once")?;
+        writeln!(
+            formatter,
+            "  {:<10} {:>9} {:>9} {:>12} {:>14}",
+            "provider", "accepted", "refusals", "connections", "most at once"
+        )?;
         for provider in &self.simulator.providers {
             let refusals: u64 = provider.refusals.iter().map(|refusal| refusal.count).sum();
             writeln!(
                 formatter,
                 "  {:<10} {:>9} {:>9} {:>12} {:>14}",
-                provider.name, provider.recipients_accepted, refusals, provider.connections, provider.highest_open_connections
+                provider.name,
+                provider.recipients_accepted,
+                refusals,
+                provider.connections,
+                provider.highest_open_connections
             )?;
         }
         Ok(())
@@ -113,11 +146,29 @@ impl DemoReport {
     fn write_checks(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = |good: bool| if good { "yes" } else { "NO" };
         writeln!(formatter, "\nChecks:")?;
-        writeln!(formatter, "  every recipient accounted for:                    {}", mark(self.unaccounted == 0))?;
+        writeln!(
+            formatter,
+            "  every recipient accounted for:                    {}",
+            mark(self.unaccounted == 0)
+        )?;
         let equal = self.accepted_by_simulator == self.sent;
-        writeln!(formatter, "  providers accepted exactly what counts as sent:   {} ({})", mark(equal), self.accepted_by_simulator)?;
-        writeln!(formatter, "  nobody got a message twice:                       {}", mark(self.duplicates == 0))?;
+        writeln!(
+            formatter,
+            "  providers accepted exactly what counts as sent:   {} ({})",
+            mark(equal),
+            self.accepted_by_simulator
+        )?;
+        writeln!(
+            formatter,
+            "  nobody got a message twice:                       {}",
+            mark(self.duplicates == 0)
+        )?;
         let signed = self.dkim_verified == self.sent;
-        writeln!(formatter, "  both DKIM signatures of each message verify:      {} ({})", mark(signed), self.dkim_verified)
+        writeln!(
+            formatter,
+            "  both DKIM signatures of each message verify:      {} ({})",
+            mark(signed),
+            self.dkim_verified
+        )
     }
 }

@@ -6,7 +6,10 @@ use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator};
 
 /// How many of the messages have at least one signature, all of them good.
-pub async fn verified_signatures<'a>(dns: SocketAddr, messages: impl Iterator<Item = &'a [u8]>) -> anyhow::Result<usize> {
+pub async fn verified_signatures<'a>(
+    dns: SocketAddr,
+    messages: impl Iterator<Item = &'a [u8]>,
+) -> anyhow::Result<usize> {
     let mut server = NameServerConfig::udp_and_tcp(dns.ip());
     for connection in &mut server.connections {
         connection.port = dns.port();
@@ -17,7 +20,9 @@ pub async fn verified_signatures<'a>(dns: SocketAddr, messages: impl Iterator<It
     for message in messages {
         if let Some(message) = AuthenticatedMessage::parse(message) {
             let signatures = authenticator.verify_dkim(&message).await;
-            let all_pass = signatures.iter().all(|signature| *signature.result() == DkimResult::Pass);
+            let all_pass = signatures
+                .iter()
+                .all(|signature| *signature.result() == DkimResult::Pass);
             verified += usize::from(all_pass && !signatures.is_empty());
         }
     }

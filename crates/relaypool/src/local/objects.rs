@@ -108,7 +108,10 @@ impl Objects {
     pub fn read(path: &Path) -> Result<Self, ObjectError> {
         let mut objects = Self::default();
         for file in yaml_files(path)? {
-            let text = std::fs::read_to_string(&file).map_err(|source| ObjectError::Read { path: file.clone(), source })?;
+            let text = std::fs::read_to_string(&file).map_err(|source| ObjectError::Read {
+                path: file.clone(),
+                source,
+            })?;
             for document in documents(&file, &text) {
                 objects.add(&document)?;
             }
@@ -117,7 +120,9 @@ impl Objects {
     }
 
     fn add(&mut self, document: &Document<'_>) -> Result<(), ObjectError> {
-        let Some(head) = document.parse::<Option<Head>>()? else { return Ok(()) };
+        let Some(head) = document.parse::<Option<Head>>()? else {
+            return Ok(());
+        };
         match head.kind.as_str() {
             "RelayPool" => insert(&mut self.pools, document.checked(&head)?),
             "SendingIp" => insert(&mut self.ips, document.checked(&head)?),
@@ -185,19 +190,29 @@ fn with_string_data(mut secret: Secret) -> Secret {
 }
 
 fn yaml_files(path: &Path) -> Result<Vec<PathBuf>, ObjectError> {
-    let cannot_read = |source| ObjectError::Read { path: path.to_owned(), source };
+    let cannot_read = |source| ObjectError::Read {
+        path: path.to_owned(),
+        source,
+    };
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(cannot_read)? {
         let file = entry.map_err(cannot_read)?.path();
-        if matches!(file.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml")) {
+        if matches!(
+            file.extension().and_then(|extension| extension.to_str()),
+            Some("yaml" | "yml")
+        ) {
             files.push(file);
         }
     }
     files.sort();
-    if files.is_empty() { Err(ObjectError::Empty(path.to_owned())) } else { Ok(files) }
+    if files.is_empty() {
+        Err(ObjectError::Empty(path.to_owned()))
+    } else {
+        Ok(files)
+    }
 }
 
 /// Cuts a file at its `---` lines, so that an error names the line of the file and one document's error is its own.
@@ -207,13 +222,26 @@ fn documents<'a>(path: &'a Path, text: &'a str) -> Vec<Document<'a>> {
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let end = at + line.len();
         if line.trim_end() == "---" {
-            documents.push(Document { path, text: &text[start..at], first_line });
+            documents.push(Document {
+                path,
+                text: &text[start..at],
+                first_line,
+            });
             (start, first_line) = (end, number + 1);
         }
         at = end;
     }
-    documents.push(Document { path, text: &text[start..], first_line });
-    documents.retain(|document| document.text.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')));
+    documents.push(Document {
+        path,
+        text: &text[start..],
+        first_line,
+    });
+    documents.retain(|document| {
+        document
+            .text
+            .lines()
+            .any(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    });
     documents
 }
 
@@ -264,11 +292,18 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        assert!(error(&format!("{POOL}---\nkind: [\n")).starts_with(":8: "), "{}", error(&format!("{POOL}---\nkind: [\n")));
+        assert!(
+            error(&format!("{POOL}---\nkind: [\n")).starts_with(":8: "),
+            "{}",
+            error(&format!("{POOL}---\nkind: [\n"))
+        );
         let wrong_type = format!("{POOL}---\n{}", POOL.replace("spec: {}", "spec:\n  smtpPort: many"));
         assert!(error(&wrong_type).starts_with(":12: "), "{}", error(&wrong_type));
         let unknown = error(&POOL.replace("spec: {}", "spec: {replica: 2}"));
-        assert!(unknown.starts_with(":2: RelayPool main: ") && unknown.contains("spec.replica"), "{unknown}");
+        assert!(
+            unknown.starts_with(":2: RelayPool main: ") && unknown.contains("spec.replica"),
+            "{unknown}"
+        );
         assert!(error("kind: Pod\nmetadata: {name: p}\n").contains("kind 'Pod' is not known here"));
     }
 

@@ -67,9 +67,18 @@ pub fn signing_keys(objects: &Objects) -> anyhow::Result<(Vec<DkimKey>, KeyRing)
         let signing = SigningKey::from_pem(&pem, key.spec.algorithm)
             .with_context(|| format!("DkimKey {name}: Secret {}, key {}", reference.name, reference.key))?;
         let mut key = key.clone();
-        let mut status = DkimKeyStatus { key_version: Some(signing.version()), ..DkimKeyStatus::default() };
+        let mut status = DkimKeyStatus {
+            key_version: Some(signing.version()),
+            ..DkimKeyStatus::default()
+        };
         status.observed_generation = key.metadata.generation;
-        Readiness::Ready.write(&mut status.conditions, DkimKeyReason::KeyLoaded, "", None, Time(Timestamp::UNIX_EPOCH));
+        Readiness::Ready.write(
+            &mut status.conditions,
+            DkimKeyReason::KeyLoaded,
+            "",
+            None,
+            Time(Timestamp::UNIX_EPOCH),
+        );
         key.status = Some(status);
         if let Some(reference) = signing_key(&key) {
             ring.insert(signing_key_entry(&reference), std::sync::Arc::new(signing));
@@ -80,7 +89,13 @@ pub fn signing_keys(objects: &Objects) -> anyhow::Result<(Vec<DkimKey>, KeyRing)
 }
 
 /// The plan of a Delivery: the one in the state folder, or a new one that is put there.
-pub fn planned(delivery: &Delivery, objects: &Objects, ips: &[SendingIp], keys: &[DkimKey], folder: &Path) -> anyhow::Result<PlannedRun> {
+pub fn planned(
+    delivery: &Delivery,
+    objects: &Objects,
+    ips: &[SendingIp],
+    keys: &[DkimKey],
+    folder: &Path,
+) -> anyhow::Result<PlannedRun> {
     let file = folder.join(format!("{}.json", delivery.uid().unwrap_or_default().replace('/', "_")));
     if file.exists() {
         let text = std::fs::read(&file).with_context(|| format!("cannot read the plan {}", file.display()))?;
@@ -93,8 +108,14 @@ pub fn planned(delivery: &Delivery, objects: &Objects, ips: &[SendingIp], keys: 
 
 fn new_plan(delivery: &Delivery, objects: &Objects, ips: &[SendingIp], keys: &[DkimKey]) -> anyhow::Result<PlannedRun> {
     let spec = &delivery.spec;
-    let pool = objects.pools.get(&spec.pool).with_context(|| format!("there is no RelayPool {}", spec.pool))?;
-    let message = spec.message.as_ref().context("relayed deliveries need a running pool")?;
+    let pool = objects
+        .pools
+        .get(&spec.pool)
+        .with_context(|| format!("there is no RelayPool {}", spec.pool))?;
+    let message = spec
+        .message
+        .as_ref()
+        .context("relayed deliveries need a running pool")?;
     check_template(&spec.sender, message)?;
     let recipients = recipients(spec.recipients.as_ref().context("spec.recipients is missing")?, objects)?;
     let mut attachments = BTreeMap::new();
@@ -107,7 +128,14 @@ fn new_plan(delivery: &Delivery, objects: &Objects, ips: &[SendingIp], keys: &[D
         KeyChoice::NoKey => Vec::new(),
         KeyChoice::Wait { key, message } => bail!("DkimKey {key} cannot be used: {message}"),
     };
-    let input = PlanInput { delivery, pool, recipients: &recipients, attachments: &attachments, ips, keys: &keys };
+    let input = PlanInput {
+        delivery,
+        pool,
+        recipients: &recipients,
+        attachments: &attachments,
+        ips,
+        keys: &keys,
+    };
     let plan = plan(input)?;
     let identified = |slice: DeliverySlice| {
         let mut slice = slice;
@@ -124,7 +152,10 @@ fn recipients(recipients: &Recipients, objects: &Objects) -> anyhow::Result<Reci
     if let Some(inline) = &recipients.inline {
         return Ok(RecipientList::from_inline(inline));
     }
-    let list = recipients.config_map_key_ref.as_ref().or(recipients.secret_key_ref.as_ref());
+    let list = recipients
+        .config_map_key_ref
+        .as_ref()
+        .or(recipients.secret_key_ref.as_ref());
     match (SourceRef::of_recipients(recipients), list) {
         (Some(source), Some(list)) => {
             RecipientList::parse(&content(objects, &source)?, list.format).with_context(|| source.to_string())
@@ -137,7 +168,11 @@ fn recipients(recipients: &Recipients, objects: &Objects) -> anyhow::Result<Reci
 fn content(objects: &Objects, source: &SourceRef) -> anyhow::Result<Vec<u8>> {
     let found = match source.kind {
         SourceKind::ConfigMap => objects.config_maps.get(&source.name).and_then(|map| {
-            let text = map.data.as_ref().and_then(|data| data.get(&source.key)).map(|text| text.clone().into_bytes());
+            let text = map
+                .data
+                .as_ref()
+                .and_then(|data| data.get(&source.key))
+                .map(|text| text.clone().into_bytes());
             text.or_else(|| map.binary_data.as_ref()?.get(&source.key).map(|bytes| bytes.0.clone()))
         }),
         SourceKind::Secret => objects
@@ -155,6 +190,8 @@ fn write_whole(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
     std::io::Write::write_all(&mut temporary, bytes)?;
     temporary.as_file().sync_all()?;
-    temporary.persist(file).with_context(|| format!("cannot write {}", file.display()))?;
+    temporary
+        .persist(file)
+        .with_context(|| format!("cannot write {}", file.display()))?;
     Ok(())
 }

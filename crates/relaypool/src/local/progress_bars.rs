@@ -38,14 +38,19 @@ impl ProgressBars {
         total.set_style(style("{prefix:<28} {bar:32} {pos}/{len}  {msg}"));
         total.set_prefix("all messages");
         total.enable_steady_tick(Duration::from_millis(250));
-        Self { bars, total, providers: BTreeMap::new() }
+        Self {
+            bars,
+            total,
+            providers: BTreeMap::new(),
+        }
     }
 
     /// Shows how everything stands.
     pub fn show(&mut self, snapshot: &Snapshot) {
         let counts = all_counts(snapshot);
         self.total.set_length(counts.total);
-        self.total.set_position(counts.sent + counts.failed + counts.ignored + counts.canceled);
+        self.total
+            .set_position(counts.sent + counts.failed + counts.ignored + counts.canceled);
         self.total.set_message(format!(
             "sent {}  waiting {}  failed {}  ignored {}  {:.0}/s",
             counts.sent,
@@ -85,7 +90,10 @@ impl ProgressBars {
 
 /// Counts over all Deliveries.
 pub fn all_counts(snapshot: &Snapshot) -> Counts {
-    let counts = snapshot.deliveries.iter().filter_map(|delivery| delivery.status.as_ref()?.counts);
+    let counts = snapshot
+        .deliveries
+        .iter()
+        .filter_map(|delivery| delivery.status.as_ref()?.counts);
     counts.fold(Counts::default(), |sum, one| Counts {
         total: sum.total + one.total,
         pending: sum.pending + one.pending,
@@ -119,7 +127,11 @@ fn describe(provider: &Provider) -> String {
         provider.failed,
         provider.per_second,
         provider.connections,
-        if provider.suspended { "  paused by the provider" } else { "" }
+        if provider.suspended {
+            "  paused by the provider"
+        } else {
+            ""
+        }
     )
 }
 

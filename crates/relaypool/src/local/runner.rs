@@ -69,7 +69,11 @@ impl Runner {
                 Ok(Run { delivery, plan })
             })
             .collect::<anyhow::Result<Vec<Run>>>()?;
-        let mut runner = Self { engines: BTreeMap::new(), runs, statuses: HashMap::new() };
+        let mut runner = Self {
+            engines: BTreeMap::new(),
+            runs,
+            statuses: HashMap::new(),
+        };
         for (name, pool) in &objects.pools {
             let engine = open_engine(name, pool, objects, &ips, ring.clone(), options).await?;
             runner.engines.insert(name.clone(), engine);
@@ -82,9 +86,18 @@ impl Runner {
     async fn hand_over(&self) -> anyhow::Result<()> {
         for run in &self.runs {
             let uid = run.delivery.uid().unwrap_or_default();
-            let engine = self.engines.get(&run.delivery.spec.pool).context("a planned Delivery has its pool")?;
+            let engine = self
+                .engines
+                .get(&run.delivery.spec.pool)
+                .context("a planned Delivery has its pool")?;
             engine.set_run_state(&uid, run_state(&run.delivery)).await?;
-            let message = run.plan.message_slice.spec.message.as_deref().context("a message slice has a message")?;
+            let message = run
+                .plan
+                .message_slice
+                .spec
+                .message
+                .as_deref()
+                .context("a message slice has a message")?;
             let message = Arc::new(message.clone());
             for slice in &run.plan.slices {
                 let new = NewSlice {
@@ -94,7 +107,10 @@ impl Runner {
                     message: Arc::clone(&message),
                     rows: slice.spec.rows.clone(),
                 };
-                engine.accept(new).await.with_context(|| format!("slice {}", slice.name_any()))?;
+                engine
+                    .accept(new)
+                    .await
+                    .with_context(|| format!("slice {}", slice.name_any()))?;
             }
         }
         Ok(())
@@ -131,7 +147,11 @@ impl Runner {
         if let Some(run_view) = run.plan.message_slice.spec.message.as_deref().map(RunView::from) {
             let input = StatusInput {
                 delivery: &run.delivery,
-                state: Progress::Planned { message_slice: &message_slice, run: &run_view, slices: &views.iter().collect::<Vec<_>>() },
+                state: Progress::Planned {
+                    message_slice: &message_slice,
+                    run: &run_view,
+                    slices: &views.iter().collect::<Vec<_>>(),
+                },
                 speed: None,
                 now: &Time(Timestamp::now()),
                 surroundings: Surroundings::Elsewhere,
@@ -181,7 +201,11 @@ async fn open_engine(
 ) -> anyhow::Result<Engine> {
     let spool = options.state.join("spool").join(name);
     std::fs::create_dir_all(&spool).with_context(|| format!("cannot make {}", spool.display()))?;
-    let ips: Vec<SourceIp> = ips.iter().filter(|ip| ip.spec.pool == name).map(SourceIp::from).collect();
+    let ips: Vec<SourceIp> = ips
+        .iter()
+        .filter(|ip| ip.spec.pool == name)
+        .map(SourceIp::from)
+        .collect();
     let limits = DestinationLimits {
         allow_private: pool.spec.allow_private_destinations,
         own_names: ips.iter().map(|ip| ip.ehlo_name.clone()).collect::<HashSet<_>>(),
@@ -189,7 +213,11 @@ async fn open_engine(
     };
     let resolver = MxResolver::new(&pool.spec.dns.servers, pool.spec.dns.timeout.map(Into::into), limits)
         .with_context(|| format!("RelayPool {name}"))?;
-    let config = EngineConfig { spool, settings: PoolSettings::new(name, &pool.spec), low_space: options.low_space };
+    let config = EngineConfig {
+        spool,
+        settings: PoolSettings::new(name, &pool.spec),
+        low_space: options.low_space,
+    };
     let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
     let engine = Engine::open(config, resolver, metrics).await?;
     let policies = objects

@@ -108,6 +108,7 @@ impl Dispatcher {
         let (content_id, _) = intake.content();
         let run = self.run_for(&intake.delivery_uid, content_id, || Ok((*intake.message).clone()))?;
         let slots = intake.rows.iter().map(|_| Slot::fresh()).collect();
+        self.metrics.accepted_messages.inc_by(intake.rows.len() as u64);
         self.relayed
             .add(u32::try_from(intake.rows.len()).unwrap_or(u32::MAX), now);
         self.add_slice(number, &intake.id, &intake.name, run, accepted_at, slots, now);
@@ -175,12 +176,8 @@ impl Dispatcher {
         let content = Arc::new(RunContent::new(snapshot()?)?);
         let state = self.wanted.get(delivery_uid).copied().unwrap_or_default();
         let id = RunId(u32::try_from(self.runs.len()).expect("runs are fewer than 2^32"));
-        self.runs.push(Run::new(
-            delivery_uid.to_owned(),
-            content,
-            state,
-            &self.keys,
-        ));
+        self.runs
+            .push(Run::new(delivery_uid.to_owned(), content, state, &self.keys));
         self.run_ids.insert(key, id);
         Ok(id)
     }

@@ -25,8 +25,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use relaypool_api::Domain;
-use relaypool_api::relay_pool::RelayPoolSpec;
-use relaypool_shaping::policy::PolicySet;
+use relaypool_api::relay_pool::{PoolMode, RelayPoolSpec};
+use relaypool_shaping::pacer::PacerLimits;
+use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_spool::{ContentId, MessageKey, SliceNumber, Spool};
 use tokio::sync::oneshot;
 
@@ -69,6 +70,8 @@ pub struct PoolSettings {
     pub smtp_port: u16,
     /// Connections open at one time, over all lanes: bounded by file descriptors and memory.
     pub max_connections: usize,
+    /// Whether lanes learn from replies; otherwise only the limits of policies hold.
+    pub adaptive: bool,
 }
 
 /// Connections of a sender where nothing else is said: far below the file descriptors that containers commonly have.
@@ -81,6 +84,7 @@ impl PoolSettings {
             pool: name.to_owned(),
             smtp_port: pool.smtp_port,
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            adaptive: pool.mode == PoolMode::Adaptive,
         }
     }
 }
@@ -192,9 +196,25 @@ impl Dispatcher {
         }
     }
 
-    /// Replaces the settings; connections that are open stay as they are.
-    pub(crate) fn set_settings(&mut self, settings: PoolSettings) {
+    /// Replaces the settings. A change of mode acts on all lanes at once; queues stay as they are.
+    pub(crate) fn set_settings(&mut self, settings: PoolSettings, now: Millis) {
+        let mode_changes = settings.adaptive != self.settings.adaptive;
         self.settings = settings;
+        if mode_changes {
+            for index in 0..self.lanes.len() {
+                let limits = self.pacer_limits(&self.lanes[index].policy);
+                self.lanes[index].pacer.limits_changed(lane::pacer_time(now), limits);
+            }
+        }
+    }
+
+    /// The limits of a policy, under the mode of the pool.
+    fn pacer_limits(&self, policy: &EffectivePolicy) -> PacerLimits {
+        let mut limits = policy.pacer_limits();
+        if !self.settings.adaptive {
+            limits.adaptive = None;
+        }
+        limits
     }
 
     /// Replaces the keys; runs that waited for one go on.

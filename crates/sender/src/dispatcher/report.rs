@@ -17,6 +17,8 @@ use crate::ledger::{MessageStatus, Millis};
 
 /// Most bytes of message details in one status, as JSON: the whole status stays below 64 KB.
 const DETAIL_BYTES: usize = 40_000;
+/// Deliveries of up to so many recipients list each message.
+const LISTED_MESSAGES: usize = 100;
 /// Most reasons and most domains in one status.
 const MOST_ENTRIES: usize = 50;
 
@@ -256,7 +258,9 @@ fn reasons(slots: &[Slot]) -> Vec<ReasonCount> {
 
 /// Details of messages with something to tell: those at their end first, then those that wait; within the byte budget.
 fn details(slots: &[Slot]) -> Vec<MessageDetail> {
-    let told = |slot: &Slot| slot.last.is_some() || slot.attempts > 1;
+    // Where each message is listed one by one, the reader wants to know about the uneventful ones too.
+    let few = slots.len() <= LISTED_MESSAGES;
+    let told = |slot: &Slot| slot.last.is_some() || slot.attempts > 1 || (few && slot.attempts > 0);
     let at_end = (0_u32..)
         .zip(slots)
         .filter(|(_, slot)| told(slot) && slot.status != MessageStatus::Waiting);

@@ -113,9 +113,8 @@ impl Dispatcher {
             match lane_policies.get(&self.lanes[index].site) {
                 Some(policy) => {
                     let policy = Arc::clone(policy);
-                    self.lanes[index]
-                        .pacer
-                        .limits_changed(pacer_time(now), policy.pacer_limits());
+                    let limits = self.pacer_limits(&policy);
+                    self.lanes[index].pacer.limits_changed(pacer_time(now), limits);
                     self.lanes[index].policy = policy;
                 }
                 None => self.empty_lane(lane),
@@ -166,7 +165,7 @@ impl Dispatcher {
             return id;
         }
         let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
-        let pacer = Pacer::new(known.policy.pacer_limits());
+        let pacer = Pacer::new(self.pacer_limits(&known.policy));
         let lane = Lane::new(
             name.0.clone(),
             name.1.clone(),

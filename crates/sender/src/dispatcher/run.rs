@@ -74,12 +74,7 @@ pub(crate) enum Hold {
 }
 
 impl Run {
-    pub(crate) fn new(
-        delivery_uid: String,
-        content: Arc<RunContent>,
-        state: RunState,
-        keys: &KeyRing,
-    ) -> Self {
+    pub(crate) fn new(delivery_uid: String, content: Arc<RunContent>, state: RunState, keys: &KeyRing) -> Self {
         let signing = signing(&content.snapshot, keys);
         Self {
             delivery_uid,

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use relaypool_api::MxPolicySpec;
 use relaypool_api::delivery::Counts;
 use relaypool_api::delivery_slice::{DeliverySliceStatus, SliceRow};
 use relaypool_api::message::MessageSnapshot;
-use relaypool_api::MxPolicySpec;
 use relaypool_sender::resolver::{DestinationLimits, MxResolver};
 use relaypool_sender::{Engine, EngineConfig, NewSlice, PoolSettings, SenderMetrics, SourceIp};
 use relaypool_shaping::policy::PolicySet;
@@ -31,28 +31,63 @@ pub struct Bench {
 /// Providers in YAML-like JSON, an engine with one IP, and retries within seconds.
 pub async fn start(world: Value) -> Bench {
     let world: World = serde_json::from_value(world).unwrap();
-    let options = Options { keep: Keep::Messages, ..Options::default() };
+    let options = Options {
+        keep: Keep::Messages,
+        ..Options::default()
+    };
     let simulator = Simulator::start(world, options).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let engine = open_engine(folder.path(), &simulator, true).await;
-    Bench { simulator, engine, folder }
+    Bench {
+        simulator,
+        engine,
+        folder,
+    }
 }
 
 pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bool) -> Engine {
-    let limits = DestinationLimits { allow_private, ..DestinationLimits::default() };
-    let resolver = MxResolver::new(&[simulator.dns_address().to_string()], Some(Duration::from_secs(2)), limits).unwrap();
-    let settings = PoolSettings { pool: "pool".into(), smtp_port: simulator.smtp_port(), max_connections: 1_000 };
-    let config = EngineConfig { spool: folder.join("spool"), settings, low_space: 0 };
+    let limits = DestinationLimits {
+        allow_private,
+        ..DestinationLimits::default()
+    };
+    let resolver = MxResolver::new(
+        &[simulator.dns_address().to_string()],
+        Some(Duration::from_secs(2)),
+        limits,
+    )
+    .unwrap();
+    let settings = PoolSettings {
+        pool: "pool".into(),
+        smtp_port: simulator.smtp_port(),
+        max_connections: 1_000,
+        adaptive: true,
+    };
+    let config = EngineConfig {
+        spool: folder.join("spool"),
+        settings,
+        low_space: 0,
+    };
     let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
     let engine = Engine::open(config, resolver, metrics).await.unwrap();
-    engine.set_policies(policies([("retry", json!({ "match": { "domains": ["*"] }, "retry": { "firstInterval": "1s", "maxInterval": "2s" } }))])).await.unwrap();
+    engine
+        .set_policies(policies([(
+            "retry",
+            json!({ "match": { "domains": ["*"] }, "retry": { "firstInterval": "1s", "maxInterval": "2s" } }),
+        )]))
+        .await
+        .unwrap();
     engine.set_ips(vec![source_ip("first", "127.0.0.1")]).await.unwrap();
     engine
 }
 
 pub fn policies<const N: usize>(policies: [(&str, Value); N]) -> PolicySet {
     let parse = |spec: Value| serde_json::from_value::<MxPolicySpec>(spec).unwrap();
-    PolicySet::new(policies.into_iter().map(|(name, spec)| (name.to_owned(), parse(spec))).collect())
+    PolicySet::new(
+        policies
+            .into_iter()
+            .map(|(name, spec)| (name.to_owned(), parse(spec)))
+            .collect(),
+    )
 }
 
 pub fn source_ip(name: &str, address: &str) -> SourceIp {
@@ -92,13 +127,23 @@ fn merge(target: &mut Value, changes: Value) {
     }
 }
 
-pub fn slice(id: &str, message: &Arc<MessageSnapshot>, addresses: impl IntoIterator<Item = impl Into<String>>) -> NewSlice {
+pub fn slice(
+    id: &str,
+    message: &Arc<MessageSnapshot>,
+    addresses: impl IntoIterator<Item = impl Into<String>>,
+) -> NewSlice {
     let rows = addresses.into_iter().enumerate().map(|(index, address)| {
         let address: String = address.into();
         let row = json!({ "index": index, "address": address, "variables": { "name": format!("No. {index}") } });
         serde_json::from_value::<SliceRow>(row).unwrap()
     });
-    NewSlice { id: id.into(), name: id.into(), delivery_uid: "delivery".into(), message: Arc::clone(message), rows: rows.collect() }
+    NewSlice {
+        id: id.into(),
+        name: id.into(),
+        delivery_uid: "delivery".into(),
+        message: Arc::clone(message),
+        rows: rows.collect(),
+    }
 }
 
 /// Addresses `user0@domain`, `user1@domain`, ….
@@ -121,13 +166,22 @@ impl Bench {
     }
 
     pub fn accepted(&self) -> Vec<String> {
-        self.simulator.books().accepted().into_iter().map(|message| message.recipient).collect()
+        self.simulator
+            .books()
+            .accepted()
+            .into_iter()
+            .map(|message| message.recipient)
+            .collect()
     }
 }
 
 pub async fn status(engine: &Engine, slice: &str) -> DeliverySliceStatus {
     let reports = engine.slice_reports(true).await.unwrap();
-    reports.into_iter().find(|report| report.id == slice).expect("the slice is there").status
+    reports
+        .into_iter()
+        .find(|report| report.id == slice)
+        .expect("the slice is there")
+        .status
 }
 
 pub async fn wait(engine: &Engine, slice: &str, condition: impl Fn(&Counts) -> bool) -> DeliverySliceStatus {
@@ -149,7 +203,13 @@ pub async fn wait(engine: &Engine, slice: &str, condition: impl Fn(&Counts) -> b
 /// What a slice's ranges say.
 pub fn counts(status: &DeliverySliceStatus) -> Counts {
     let ranges = status.ranges.as_ref().unwrap();
-    let count = |text: &str| if text.is_empty() { 0 } else { text.parse::<relaypool_api::IndexRanges>().unwrap().count() };
+    let count = |text: &str| {
+        if text.is_empty() {
+            0
+        } else {
+            text.parse::<relaypool_api::IndexRanges>().unwrap().count()
+        }
+    };
     Counts {
         taken_into_account: count(&ranges.waiting),
         sent: count(&ranges.sent),
@@ -162,5 +222,9 @@ pub fn counts(status: &DeliverySliceStatus) -> Counts {
 
 /// Reasons of the messages that a slice has in a status, with counts.
 pub fn reasons(status: &DeliverySliceStatus) -> BTreeMap<String, u64> {
-    status.reasons.iter().map(|reason| (reason.reason.clone(), reason.count)).collect()
+    status
+        .reasons
+        .iter()
+        .map(|reason| (reason.reason.clone(), reason.count))
+        .collect()
 }

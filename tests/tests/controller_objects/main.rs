@@ -3,267 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
-use std::time::Duration;
+mod world;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use kube::Client;
-use prometheus_client::registry::Registry;
+use anyhow::ensure;
 use relaypool_api::dkim_key::DkimAlgorithm;
-use relaypool_controller::Config;
 use relaypool_message::dkim;
-use relaypool_tests::control_plane::ControlPlane;
-use relaypool_tests::crds::{has_current_crds, install_crds};
+use relaypool_simulator::{Options, Simulator};
+use relaypool_tests::crds::has_current_crds;
 use relaypool_tests::wait::eventually;
-use serde_json::{Value, json};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A control plane with the CRDs and one namespace.
-struct World {
-    control_plane: ControlPlane,
-    client: Client,
-    namespace: String,
-}
-
-impl World {
-    async fn new() -> Self {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter("relaypool_controller=debug")
-            .try_init();
-        let control_plane = ControlPlane::start().await.unwrap();
-        let client = control_plane.client().await.unwrap();
-        install_crds(&client, definitions()).await.unwrap();
-        let namespace = control_plane.create_namespace("objects").await.unwrap();
-        Self {
-            control_plane,
-            client,
-            namespace,
-        }
-    }
-
-    fn start_controller(&self) -> Controller {
-        // Nobody listens there, so lookups fail at once.
-        Controller::start(self, "127.0.0.1:1".parse().unwrap())
-    }
-
-    async fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let arguments = [&["--namespace", &self.namespace], arguments].concat();
-        let output = self.control_plane.kubectl_with_input(&arguments, input).await?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl {}: {errors}", arguments.join(" "));
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    async fn apply(&self, object: Value) {
-        let text = object.to_string();
-        self.kubectl(&["apply", "--filename", "-"], &text).await.unwrap();
-    }
-
-    async fn ours(&self, kind: &str, name: &str, spec: Value) {
-        self.apply(json!({
-            "apiVersion": "relaypool.dev/v1alpha1",
-            "kind": kind,
-            "metadata": { "name": name, "labels": { "app": "test" } },
-            "spec": spec,
-        }))
-        .await;
-    }
-
-    async fn secret(&self, name: &str, entry: &str, content: &str) {
-        self.apply(json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { entry: content },
-        }))
-        .await;
-    }
-
-    async fn config_map(&self, name: &str, entry: &str, content: &str) {
-        self.apply(json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { entry: content },
-        }))
-        .await;
-    }
-
-    async fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        Ok(serde_json::from_str(
-            &self.kubectl(&["get", kind, name, "--output=json"], "").await?,
-        )?)
-    }
-
-    async fn list(&self, kind: &str) -> Vec<Value> {
-        let text = self.kubectl(&["get", kind, "--output=json"], "").await.unwrap();
-        let mut list: Value = serde_json::from_str(&text).unwrap();
-        list["items"].take().as_array().unwrap().clone()
-    }
-
-    /// Waits until a condition has this status and reason, and returns its message.
-    async fn condition(&self, object: (&str, &str), kind: &str, status: &str, reason: &str) -> String {
-        let (object_kind, name) = object;
-        eventually(
-            &format!("{object_kind} {name} to have {kind}={status} ({reason})"),
-            TIMEOUT,
-            async || {
-                let object = self.get(object_kind, name).await?;
-                let found = condition(&object, kind).context("no such condition")?;
-                let observed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
-                if observed && found["status"] == status && found["reason"] == reason {
-                    return Ok(Some(found["message"].as_str().unwrap_or_default().to_owned()));
-                }
-                bail!("it is {found}")
-            },
-        )
-        .await
-        .unwrap()
-    }
-
-    async fn phase(&self, delivery: &str, phase: &str) {
-        eventually(&format!("Delivery {delivery} to be {phase}"), TIMEOUT, async || {
-            let object = self.get("delivery", delivery).await?;
-            ensure!(object["status"]["phase"] == phase, "its status is {}", object["status"]);
-            Ok(Some(()))
-        })
-        .await
-        .unwrap();
-    }
-
-    /// The slices of a Delivery once its plan is complete: the message slice, and those of recipients.
-    async fn plan(&self, delivery: &str) -> (Value, Vec<Value>) {
-        eventually(&format!("Delivery {delivery} to be planned"), TIMEOUT, async || {
-            let slices = self.list("deliveryslices").await;
-            let (messages, recipients): (Vec<_>, Vec<_>) = slices
-                .into_iter()
-                .filter(|slice| slice["spec"]["delivery"] == delivery)
-                .partition(|slice| slice["spec"].get("message").is_some());
-            Ok(messages.into_iter().next().map(|message| (message, recipients)))
-        })
-        .await
-        .unwrap()
-    }
-
-    /// Writes a part of a status as somebody else than the controller does.
-    async fn write_status(&self, plural: &str, kind: &str, name: &str, status: Value) {
-        use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("relaypool.dev", "v1alpha1", kind), plural);
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        let patch = json!({ "apiVersion": "relaypool.dev/v1alpha1", "kind": kind, "status": status });
-        let parameters = PatchParams::apply("relaypool-sender-test").force();
-        api.patch_status(name, &parameters, &Patch::Apply(&patch))
-            .await
-            .unwrap();
-    }
-
-    async fn sender_reports(&self, pool: &str) {
-        let now = k8s_openapi::jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string();
-        let sender = json!({ "name": format!("{pool}-0"), "version": "test", "reportedAt": now, "queued": 7, "relayPerSecond": 1.5 });
-        self.write_status("relaypools", "RelayPool", pool, json!({ "senders": [sender] }))
-            .await;
-    }
-
-    async fn events_of(&self, name: &str) -> Vec<String> {
-        let events = self.list("events.events.k8s.io").await;
-        let of_object = events.iter().filter(|event| event["regarding"]["name"] == name);
-        of_object
-            .map(|event| event["reason"].as_str().unwrap().to_owned())
-            .collect()
-    }
-}
-
-/// The CRDs, without empty defaults: an API server of version 1.20 takes them for null.
-fn definitions() -> Vec<Value> {
-    fn without_empty_defaults(node: &mut Value) {
-        match node {
-            Value::Object(fields) => {
-                fields.retain(|name, value| name != "default" || *value != json!(""));
-                fields.values_mut().for_each(without_empty_defaults);
-            }
-            Value::Array(nodes) => nodes.iter_mut().for_each(without_empty_defaults),
-            _ => {}
-        }
-    }
-    let mut definitions = relaypool_api::crds::documents();
-    definitions.iter_mut().for_each(without_empty_defaults);
-    definitions
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"]
-        .as_array()?
-        .iter()
-        .find(|condition| condition["type"] == kind)
-}
-
-/// A running controller.
-struct Controller {
-    registry: Registry,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
-}
-
-impl Controller {
-    fn start(world: &World, dns_server: SocketAddr) -> Self {
-        let mut registry = Registry::default();
-        let (stop, stopped) = oneshot::channel();
-        let config = Config {
-            client: world.client.clone(),
-            namespace: Some(world.namespace.clone()),
-            dns_servers: vec![dns_server],
-        };
-        let shutdown = async {
-            let _ = stopped.await;
-        };
-        let run = relaypool_controller::run(config, &mut registry, shutdown);
-        Self {
-            registry,
-            stop: Some(stop),
-            task: tokio::spawn(async { run.await.unwrap() }),
-        }
-    }
-
-    async fn stop(mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
-        self.task.await.unwrap();
-    }
-
-    /// The sum of the samples of a metric whose lines contain `label`.
-    fn metric(&self, name: &str, label: &str) -> f64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        text.lines()
-            .filter(|line| line.starts_with(name) && line.contains(label))
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
-    }
-}
-
-fn pool(replicas: u32) -> Value {
-    json!({ "replicas": replicas })
-}
-
-fn ip(address: &str) -> Value {
-    json!({ "pool": "pool", "address": address, "ehloName": "mx.example.com" })
-}
-
-fn delivery(recipients: Value) -> Value {
-    json!({
-        "pool": "pool",
-        "sender": { "address": "news@example.com" },
-        "message": { "subject": "Hello", "text": "Hello {{ name }}" },
-        "recipients": recipients,
-    })
-}
-
-fn two_recipients() -> Value {
-    json!({ "inline": [
-        { "address": "ada@example.net", "variables": { "name": "Ada" } },
-        { "address": "bob@example.net", "variables": { "name": "Bob" } },
-        { "address": "nonsense" },
-    ] })
-}
+use serde_json::json;
+use world::{Controller, TIMEOUT, World, condition, delivery, ip, pool, two_recipients};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
@@ -347,6 +96,19 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
         ["news", "Sending", "3", "0", "0"]
     );
 
+    // A key that is replaced while a run needs it stays with the senders, beside the new one.
+    let other = dkim::generate(DkimAlgorithm::Ed25519).unwrap();
+    world.secret("dkim", "private.pem", &other).await;
+    eventually("the pool to have both keys", TIMEOUT, async || {
+        let secret = world.get("secret", "pool-dkim-keys").await?;
+        let entries = secret["data"].as_object().unwrap();
+        Ok((entries.len() == 2 && entries.contains_key(&entry)).then_some(()))
+    })
+    .await
+    .unwrap();
+    let (unchanged, _) = world.plan("news").await;
+    assert_eq!(unchanged, message);
+
     let ranges = json!({ "sent": "0", "failed": "1" });
     let name = recipients[0]["metadata"]["name"].as_str().unwrap();
     let finished = json!({
@@ -408,7 +170,8 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
     let kinds = ["RelayPool", "SendingIp", "MxPolicy", "DkimKey", "Delivery"];
     eventually("all objects to be looked at", TIMEOUT, async || {
         let counts = kinds.map(|kind| controller.metric("relaypool_controller_reconcile_duration_seconds_count", kind));
-        Ok(counts.iter().all(|&count| count >= 1.0).then_some(()))
+        ensure!(counts.iter().all(|&count| count >= 1.0), "{counts:?} {}", controller.text());
+        Ok(Some(()))
     })
     .await
     .unwrap();
@@ -420,14 +183,6 @@ async fn every_kind_gets_its_answer_and_nothing_is_written_twice() {
     );
     controller.stop().await;
     world.control_plane.shutdown().unwrap();
-}
-
-impl World {
-    /// The cells of an object's line in `kubectl get`.
-    async fn kubectl_row(&self, kind: &str, name: &str) -> Vec<String> {
-        let text = self.kubectl(&["get", kind, name, "--no-headers"], "").await.unwrap();
-        text.split_whitespace().map(str::to_owned).collect()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -681,6 +436,73 @@ async fn planning_that_was_interrupted_is_finished_or_made_anew() {
     let controller = world.start_controller();
     world.phase("news", "Canceled").await;
     assert!(world.list("deliveryslices").await.is_empty());
+    controller.stop().await;
+    world.control_plane.shutdown().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn published_records_are_noticed() {
+    let world = World::new().await;
+    let simulator = Simulator::start(Default::default(), Options::default()).await.unwrap();
+    let controller = Controller::start(&world, simulator.dns_address());
+    let rsa = dkim::generate(DkimAlgorithm::Rsa).unwrap();
+    let record = dkim::SigningKey::from_pem(rsa.as_bytes(), DkimAlgorithm::Rsa).unwrap().dns_record();
+    assert!(record.len() > 255, "more than one string of a TXT record holds");
+    simulator.add_txt("yes._domainkey.example.com", &record).await.unwrap();
+    simulator.add_txt("other._domainkey.example.com", "v=DKIM1; p=AAAA").await.unwrap();
+    world.secret("dkim", "private.pem", &rsa).await;
+    for (selector, status, reason) in [
+        ("yes", "True", "RecordFound"),
+        ("other", "False", "RecordDiffers"),
+        ("none", "False", "RecordMissing"),
+    ] {
+        let key = json!({ "domain": "example.com", "selector": selector, "secretRef": { "name": "dkim" } });
+        world.ours("DkimKey", selector, key).await;
+        world.condition(("dkimkey", selector), "Published", status, reason).await;
+        world.condition(("dkimkey", selector), "Ready", "True", "KeyLoaded").await;
+    }
+    eventually("the Event", TIMEOUT, async || {
+        Ok(world.events_of("yes").await.contains(&"KeyPublished".to_owned()).then_some(()))
+    })
+    .await
+    .unwrap();
+    controller.stop().await;
+    world.control_plane.shutdown().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_reports_make_few_writes_and_an_absent_api_server_is_waited_for() {
+    let mut world = World::new().await;
+    world.ours("RelayPool", "pool", pool(1)).await;
+    world.ours("SendingIp", "ip", ip("192.0.2.1")).await;
+    let controller = world.start_controller();
+    let recipients: Vec<_> = (0..50).map(|row| json!({ "address": format!("r{row}@example.net") })).collect();
+    world.ours("Delivery", "news", delivery(json!({ "inline": recipients }))).await;
+    world.phase("news", "Sending").await;
+    let (_, slices) = world.plan("news").await;
+    let slice = slices[0]["metadata"]["name"].as_str().unwrap();
+    let writes = || controller.metric("relaypool_controller_status_writes_total", "Delivery");
+
+    let (before, started) = (writes(), std::time::Instant::now());
+    for row in 0..50 {
+        let status = json!({ "phase": "Accepted", "ranges": { "sent": format!("0-{row}"), "waiting": "0-49" } });
+        world.write_status("deliveryslices", "DeliverySlice", slice, status).await;
+    }
+    eventually("all 50 to be counted", TIMEOUT, async || {
+        let object = world.get("delivery", "news").await?;
+        Ok((object["status"]["counts"]["sent"] == 50).then_some(()))
+    })
+    .await
+    .unwrap();
+    let allowed = started.elapsed().as_secs_f64() + 2.0;
+    assert!(writes() - before <= allowed, "{} writes", writes() - before);
+
+    if world.control_plane.is_own() {
+        world.control_plane.stop_api_server().unwrap();
+        world.control_plane.start_api_server().await.unwrap();
+        world.ours("SendingIp", "later", ip("192.0.2.2")).await;
+        world.condition(("sendingip", "later"), "Ready", "True", "Assigned").await;
+    }
     controller.stop().await;
     world.control_plane.shutdown().unwrap();
 }
