@@ -28,12 +28,16 @@ pub enum Assignment {
 pub fn assign(pool: &str, replicas: u32, ips: &[&SendingIp]) -> BTreeMap<String, Assignment> {
     let holders = holders(ips);
     let mut load: BTreeMap<u32, usize> = (0..replicas).map(|ordinal| (ordinal, 0)).collect();
-    let ordinals: BTreeMap<String, u32> = (0..replicas).map(|ordinal| (sender_name(pool, ordinal), ordinal)).collect();
+    let ordinals: BTreeMap<String, u32> = (0..replicas)
+        .map(|ordinal| (sender_name(pool, ordinal), ordinal))
+        .collect();
     let mut decided = BTreeMap::new();
     let mut waiting = Vec::new();
 
     for ip in ips.iter().filter(|ip| ip.spec.pool == pool) {
-        let holder = holders.get(&ip.spec.address).map_or_else(|| ip.name_any(), |holder| holder.name_any());
+        let holder = holders
+            .get(&ip.spec.address)
+            .map_or_else(|| ip.name_any(), |holder| holder.name_any());
         if holder != ip.name_any() {
             decided.insert(ip.name_any(), Assignment::Duplicate(holder));
         } else if let Some(sender) = sender_of(ip) {

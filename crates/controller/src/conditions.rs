@@ -40,7 +40,15 @@ impl Conditions {
         message: impl Into<String>,
     ) {
         let now = self.now.clone();
-        set_condition(&mut self.list, kind, status.into(), reason, message, self.generation, now);
+        set_condition(
+            &mut self.list,
+            kind,
+            status.into(),
+            reason,
+            message,
+            self.generation,
+            now,
+        );
     }
 
     /// Writes a condition that is True with this message, or takes it away.

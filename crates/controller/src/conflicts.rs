@@ -27,9 +27,8 @@ pub fn conflicts<'a>(policy: &MxPolicy, others: impl IntoIterator<Item = &'a MxP
 
 fn same_rank(one: &MxPolicySpec, other: &MxPolicySpec) -> bool {
     let share = |one: &[Mask], other: &[Mask]| one.iter().any(|mask| other.contains(mask));
-    let pools_meet = one.pools.is_empty()
-        || other.pools.is_empty()
-        || one.pools.iter().any(|pool| other.pools.contains(pool));
+    let pools_meet =
+        one.pools.is_empty() || other.pools.is_empty() || one.pools.iter().any(|pool| other.pools.contains(pool));
     one.priority == other.priority
         && pools_meet
         && (share(&one.matches.domains, &other.matches.domains)
@@ -94,15 +93,30 @@ mod tests {
             json!({ "match": { "domains": ["*.example.com", "x.example"] }, "limits": { "maxConnections": 5 }, "tls": "Required" }),
         );
         let others = [
-            policy("same-field", json!({ "match": { "domains": ["X.example"] }, "limits": { "maxConnections": 9 } })),
-            policy("other-field", json!({ "match": { "domains": ["x.example"] }, "limits": { "rate": "5/s" } })),
+            policy(
+                "same-field",
+                json!({ "match": { "domains": ["X.example"] }, "limits": { "maxConnections": 9 } }),
+            ),
+            policy(
+                "other-field",
+                json!({ "match": { "domains": ["x.example"] }, "limits": { "rate": "5/s" } }),
+            ),
             policy(
                 "other-priority",
                 json!({ "match": { "domains": ["x.example"] }, "priority": 1, "tls": "Disabled" }),
             ),
-            policy("other-mask", json!({ "match": { "domains": ["y.example"] }, "tls": "Disabled" })),
-            policy("other-side", json!({ "match": { "mxHosts": ["x.example"] }, "tls": "Disabled" })),
-            policy("of-a-pool", json!({ "match": { "domains": ["x.example"] }, "pools": ["p"], "tls": "Disabled" })),
+            policy(
+                "other-mask",
+                json!({ "match": { "domains": ["y.example"] }, "tls": "Disabled" }),
+            ),
+            policy(
+                "other-side",
+                json!({ "match": { "mxHosts": ["x.example"] }, "tls": "Disabled" }),
+            ),
+            policy(
+                "of-a-pool",
+                json!({ "match": { "domains": ["x.example"] }, "pools": ["p"], "tls": "Disabled" }),
+            ),
             policy_a.clone(),
         ];
         assert_eq!(conflicts(&policy_a, &others), ["of-a-pool", "same-field"]);

@@ -87,11 +87,7 @@ where
 }
 
 /// The objects of a namespace that fit, sound or not.
-pub(crate) fn in_namespace<K>(
-    store: &Store<K>,
-    namespace: &str,
-    fits: impl Fn(&K) -> bool,
-) -> Vec<std::sync::Arc<K>>
+pub(crate) fn in_namespace<K>(store: &Store<K>, namespace: &str, fits: impl Fn(&K) -> bool) -> Vec<std::sync::Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {

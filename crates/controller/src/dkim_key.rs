@@ -82,7 +82,10 @@ fn check<'a>(key: &'a DkimKey, context: &Context) -> Result<&'a SecretKeyRef, Fi
     }
     let widest = signing_key_entry(&reference(key, "0".repeat(16)));
     if widest.len() > MAX_ENTRY {
-        return invalid(format!("spec.selector and spec.domain are too long together by {} characters", widest.len() - MAX_ENTRY));
+        return invalid(format!(
+            "spec.selector and spec.domain are too long together by {} characters",
+            widest.len() - MAX_ENTRY
+        ));
     }
     if let Some(other) = older_namesake(key, context) {
         let message = format!("DkimKey {other} has the same domain and selector: delete one of the two");
@@ -113,7 +116,10 @@ fn load(key: &DkimKey, source: &SecretKeyRef, secret: Option<Secret>) -> Finding
         return Finding::Wait(DkimKeyReason::SecretNotFound, format!("there is no Secret {name}"));
     };
     let Some(pem) = secret.data.and_then(|mut data| data.remove(entry)) else {
-        return Finding::Wait(DkimKeyReason::EntryNotFound, format!("Secret {name} has no key {entry}"));
+        return Finding::Wait(
+            DkimKeyReason::EntryNotFound,
+            format!("Secret {name} has no key {entry}"),
+        );
     };
     match SigningKey::from_pem(&pem.0, key.spec.algorithm) {
         Ok(signing) => Finding::Loaded(Box::new(signing)),
@@ -123,7 +129,10 @@ fn load(key: &DkimKey, source: &SecretKeyRef, secret: Option<Secret>) -> Finding
                 KeyError::TooSmall => DkimKeyReason::KeyTooShort,
                 _ => DkimKeyReason::KeyUnreadable,
             };
-            Finding::Stall(reason, format!("key {entry} of Secret {name} cannot be used: {problem}"))
+            Finding::Stall(
+                reason,
+                format!("key {entry} of Secret {name} cannot be used: {problem}"),
+            )
         }
     }
 }
@@ -148,7 +157,11 @@ pub(crate) struct Lookup {
 impl Lookup {
     /// When to look again.
     fn due_in(&self) -> Duration {
-        let interval = if self.published == Published::Yes { ONCE_PUBLISHED } else { UNTIL_PUBLISHED };
+        let interval = if self.published == Published::Yes {
+            ONCE_PUBLISHED
+        } else {
+            UNTIL_PUBLISHED
+        };
         interval.saturating_sub(self.at.elapsed())
     }
 }
@@ -167,7 +180,9 @@ async fn look_up(key: &DkimKey, signing: &SigningKey, context: &Context) -> Look
         at: Instant::now(),
     };
     let uid = key.uid().unwrap_or_default();
-    context.lookups.with(uid, Instant::now(), |last| *last = Some(lookup.clone()));
+    context
+        .lookups
+        .with(uid, Instant::now(), |last| *last = Some(lookup.clone()));
     lookup
 }
 
@@ -176,10 +191,15 @@ async fn ask_dns(dns: &Dns, name: &str, signing: &SigningKey) -> Published {
         Ok(records) => records,
         Err(problem) => return Published::Unknown(problem.to_string()),
     };
-    let Some(first) = records.first() else { return Published::Missing };
+    let Some(first) = records.first() else {
+        return Published::Missing;
+    };
     // Verifiers read one record; where there are several, which one is undefined (RFC 6376 section 3.6.2.2).
     if records.len() > 1 {
-        return Published::Differs(format!("there are {} TXT records, and there must be one", records.len()));
+        return Published::Differs(format!(
+            "there are {} TXT records, and there must be one",
+            records.len()
+        ));
     }
     match matches_record(first, signing) {
         Ok(()) => Published::Yes,
@@ -203,19 +223,31 @@ async fn report_readiness(key: &DkimKey, finding: &Finding, context: &Context) -
 
 /// What the key answers. `published` is none while DNS was not asked. No client.
 fn status(key: &DkimKey, finding: &Finding, published: Option<&Published>) -> DkimKeyStatus {
-    let previous = key.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let previous = key
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     let generation = key.meta().generation;
     let mut conditions = Conditions::new(previous, &DkimKey::own_conditions(), generation, now());
     let name = record_name(key);
     match finding {
         Finding::Loaded(_) => {
-            conditions.readiness(Readiness::Ready, DkimKeyReason::KeyLoaded, "the key is there and can sign");
+            conditions.readiness(
+                Readiness::Ready,
+                DkimKeyReason::KeyLoaded,
+                "the key is there and can sign",
+            );
         }
         Finding::Wait(reason, message) => conditions.readiness(Readiness::Reconciling, *reason, message),
         Finding::Stall(reason, message) => conditions.readiness(Readiness::Stalled, *reason, message),
     }
     let (status, reason, message) = match published {
-        Some(Published::Yes) => (ConditionStatus::True, DkimKeyReason::RecordFound, format!("{name} is published")),
+        Some(Published::Yes) => (
+            ConditionStatus::True,
+            DkimKeyReason::RecordFound,
+            format!("{name} is published"),
+        ),
         Some(Published::Missing) => (
             ConditionStatus::False,
             DkimKeyReason::RecordMissing,
@@ -231,12 +263,20 @@ fn status(key: &DkimKey, finding: &Finding, published: Option<&Published>) -> Dk
             DkimKeyReason::LookupFailed,
             format!("{name} could not be looked up: {why}"),
         ),
-        None => (ConditionStatus::Unknown, DkimKeyReason::Pending, format!("{name} was not looked up yet")),
+        None => (
+            ConditionStatus::Unknown,
+            DkimKeyReason::Pending,
+            format!("{name} was not looked up yet"),
+        ),
     };
     conditions.set(ConditionType::Published, status, reason, message);
     let fields = key.spec.fields_not_in_effect(SURROUNDINGS);
     let not_in_effect = (!fields.is_empty()).then(|| notice(&fields));
-    conditions.set_or_remove(ConditionType::NotInEffect, DkimKeyReason::FieldsNotInEffect, not_in_effect);
+    conditions.set_or_remove(
+        ConditionType::NotInEffect,
+        DkimKeyReason::FieldsNotInEffect,
+        not_in_effect,
+    );
 
     let loaded = match finding {
         Finding::Loaded(signing) => Some(signing),

@@ -61,7 +61,11 @@ impl Events {
     pub(crate) async fn publish(&self, about: &impl Resource<DynamicType = ()>, notice: Notice) {
         let reference = about.object_ref(&());
         let event = Event {
-            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            type_: if notice.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: notice.reason,
             action: notice.action.to_owned(),
             note: Some(first_bytes(&notice.note, MAX_NOTE).to_owned()),

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use kube::Resource;
 use kube::api::ObjectMeta;
 use kube::core::PartialObjectMeta;
-use kube::Resource;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -112,8 +112,14 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(guarded.name_any(), "bad");
-        let Guarded::Malformed(malformed) = guarded else { panic!("{guarded:?}") };
-        assert!(malformed.problem.starts_with("spec.ehloName: 'not a name'"), "{}", malformed.problem);
+        let Guarded::Malformed(malformed) = guarded else {
+            panic!("{guarded:?}")
+        };
+        assert!(
+            malformed.problem.starts_with("spec.ehloName: 'not a name'"),
+            "{}",
+            malformed.problem
+        );
         assert_eq!(malformed.metadata.generation, Some(3));
     }
 

@@ -48,7 +48,9 @@ pub(crate) trait Kind:
     /// Types of conditions that the controller writes.
     fn own_conditions() -> Vec<ConditionType> {
         let all = ConditionType::of_kind(&Self::kind(&())).iter();
-        all.filter(|kind| !Self::CONDITIONS_OF_OTHERS.contains(kind)).copied().collect()
+        all.filter(|kind| !Self::CONDITIONS_OF_OTHERS.contains(kind))
+            .copied()
+            .collect()
     }
 }
 
@@ -109,4 +111,10 @@ macro_rules! statuses {
     )+};
 }
 
-statuses!(RelayPoolStatus, SendingIpStatus, MxPolicyStatus, DkimKeyStatus, DeliveryStatus);
+statuses!(
+    RelayPoolStatus,
+    SendingIpStatus,
+    MxPolicyStatus,
+    DkimKeyStatus,
+    DeliveryStatus
+);

@@ -77,7 +77,11 @@ const LARGE_OBJECTS_PER_PAGE: u32 = 50;
 ///
 /// # Errors
 /// When the settings are unusable, or a watch ends by itself, which is a fault of this program.
-pub fn run<S>(config: Config, registry: &mut Registry, shutdown: S) -> impl Future<Output = Result<(), StartError>> + Send + use<S>
+pub fn run<S>(
+    config: Config,
+    registry: &mut Registry,
+    shutdown: S,
+) -> impl Future<Output = Result<(), StartError>> + Send + use<S>
 where
     S: Future<Output = ()> + Send + 'static,
 {
@@ -154,15 +158,45 @@ fn reconcile(queues: Queues, context: &Arc<Context>, stop: &CancellationToken) -
     let shared = || (context.clone(), stop.clone());
     let mut tasks = JoinSet::new();
     let (context_, stop_) = shared();
-    tasks.spawn(runner::run(stores.pools.clone(), pools, context_, stop_, relay_pool::reconcile));
+    tasks.spawn(runner::run(
+        stores.pools.clone(),
+        pools,
+        context_,
+        stop_,
+        relay_pool::reconcile,
+    ));
     let (context_, stop_) = shared();
-    tasks.spawn(runner::run(stores.ips.clone(), ips, context_, stop_, sending_ip::reconcile));
+    tasks.spawn(runner::run(
+        stores.ips.clone(),
+        ips,
+        context_,
+        stop_,
+        sending_ip::reconcile,
+    ));
     let (context_, stop_) = shared();
-    tasks.spawn(runner::run(stores.policies.clone(), policies, context_, stop_, mx_policy::reconcile));
+    tasks.spawn(runner::run(
+        stores.policies.clone(),
+        policies,
+        context_,
+        stop_,
+        mx_policy::reconcile,
+    ));
     let (context_, stop_) = shared();
-    tasks.spawn(runner::run(stores.keys.clone(), keys, context_, stop_, dkim_key::reconcile));
+    tasks.spawn(runner::run(
+        stores.keys.clone(),
+        keys,
+        context_,
+        stop_,
+        dkim_key::reconcile,
+    ));
     let (context_, stop_) = shared();
-    tasks.spawn(runner::run(stores.deliveries.clone(), deliveries, context_, stop_, delivery::reconcile));
+    tasks.spawn(runner::run(
+        stores.deliveries.clone(),
+        deliveries,
+        context_,
+        stop_,
+        delivery::reconcile,
+    ));
     tasks
 }
 

@@ -41,9 +41,13 @@ impl<K: Eq + Hash, V: Default> Memory<K, V> {
 
 impl<K: Eq + Hash, V> Entries<K, V> {
     fn sweep(&mut self, now: Instant) {
-        if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) > KEPT / 2) {
+        if self
+            .swept
+            .is_none_or(|swept| now.saturating_duration_since(swept) > KEPT / 2)
+        {
             self.swept = Some(now);
-            self.values.retain(|_, (used, _)| now.saturating_duration_since(*used) <= KEPT);
+            self.values
+                .retain(|_, (used, _)| now.saturating_duration_since(*used) <= KEPT);
         }
     }
 }

@@ -70,7 +70,9 @@ impl Metrics {
     }
 
     pub(crate) fn reconciled(&self, kind: KindLabel, took: Duration, failed: bool) {
-        self.durations.get_or_create(&ByKind { kind }).observe(took.as_secs_f64());
+        self.durations
+            .get_or_create(&ByKind { kind })
+            .observe(took.as_secs_f64());
         // Made on first sight, so that a rate over it starts at zero.
         self.errors.get_or_create(&ByKind { kind }).inc_by(u64::from(failed));
     }
@@ -117,10 +119,17 @@ impl Collector for Objects {
 fn count<K: Kind>(counts: &Family<ByReadiness, Gauge>, store: &Store<Guarded<K>>) {
     for object in store.state() {
         let readiness = match object.as_ref() {
-            Guarded::Sound(object) => object.status().map_or(ReadinessLabel::Unknown, |status| readiness(status.conditions())),
+            Guarded::Sound(object) => object
+                .status()
+                .map_or(ReadinessLabel::Unknown, |status| readiness(status.conditions())),
             Guarded::Malformed(_) => ReadinessLabel::Stalled,
         };
-        counts.get_or_create(&ByReadiness { kind: K::LABEL, readiness }).inc();
+        counts
+            .get_or_create(&ByReadiness {
+                kind: K::LABEL,
+                readiness,
+            })
+            .inc();
     }
 }
 

@@ -28,7 +28,11 @@ pub(crate) async fn reconcile(policy: Arc<MxPolicy>, context: Arc<Context>) -> R
 
 /// What the policy answers. No client.
 fn status(policy: &MxPolicy, conflicts: Vec<String>) -> MxPolicyStatus {
-    let previous = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let previous = policy
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     let generation = policy.meta().generation;
     let mut conditions = Conditions::new(previous, &MxPolicy::own_conditions(), generation, now());
 
@@ -37,7 +41,11 @@ fn status(policy: &MxPolicy, conflicts: Vec<String>) -> MxPolicyStatus {
     if !problems.is_empty() {
         conditions.readiness(Readiness::Stalled, MxPolicyReason::InvalidSpec, summary(&problems));
     } else if !obstacles.is_empty() {
-        conditions.readiness(Readiness::Stalled, MxPolicyReason::NotInThisVersion, summary(&obstacles));
+        conditions.readiness(
+            Readiness::Stalled,
+            MxPolicyReason::NotInThisVersion,
+            summary(&obstacles),
+        );
     } else {
         conditions.readiness(Readiness::Ready, MxPolicyReason::Accepted, "the policy is in force");
     }
@@ -47,10 +55,18 @@ fn status(policy: &MxPolicy, conflicts: Vec<String>) -> MxPolicyStatus {
             conflicts.join(", ")
         )
     });
-    conditions.set_or_remove(ConditionType::Conflicting, MxPolicyReason::SameMasksAndPriority, conflicting);
+    conditions.set_or_remove(
+        ConditionType::Conflicting,
+        MxPolicyReason::SameMasksAndPriority,
+        conflicting,
+    );
     let fields = policy.spec.fields_not_in_effect(SURROUNDINGS);
     let not_in_effect = (!fields.is_empty()).then(|| notice(&fields));
-    conditions.set_or_remove(ConditionType::NotInEffect, MxPolicyReason::FieldsNotInEffect, not_in_effect);
+    conditions.set_or_remove(
+        ConditionType::NotInEffect,
+        MxPolicyReason::FieldsNotInEffect,
+        not_in_effect,
+    );
     MxPolicyStatus {
         observed_generation: generation,
         conditions: conditions.finish(),

@@ -49,7 +49,11 @@ pub(crate) async fn reconcile(pool: Arc<RelayPool>, context: Arc<Context>) -> Re
 
 /// What the pool answers. No client.
 fn status(pool: &RelayPool, problems: &str, now: Timestamp) -> RelayPoolStatus {
-    let senders = pool.status.as_ref().map(|status| status.senders.as_slice()).unwrap_or_default();
+    let senders = pool
+        .status
+        .as_ref()
+        .map(|status| status.senders.as_slice())
+        .unwrap_or_default();
     let is_fresh = |sender: &&SenderStatus| now.duration_since(sender.reported_at.0) < REPORT_AGE;
     let fresh: Vec<_> = senders.iter().filter(is_fresh).collect();
     let tenth = |speed: f64| (speed * 10.0).round() / 10.0;
@@ -71,7 +75,11 @@ fn pool_conditions(
     fresh: &[&SenderStatus],
     now: Timestamp,
 ) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
-    let previous = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let previous = pool
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     let own = RelayPool::own_conditions();
     let mut conditions = Conditions::new(previous, &own, pool.meta().generation, now.into());
     let missing = missing_senders(pool, fresh);
@@ -93,7 +101,11 @@ fn pool_conditions(
     }
     let fields = pool.spec.fields_not_in_effect(SURROUNDINGS);
     let not_in_effect = (!fields.is_empty()).then(|| notice(&fields));
-    conditions.set_or_remove(ConditionType::NotInEffect, RelayPoolReason::FieldsNotInEffect, not_in_effect);
+    conditions.set_or_remove(
+        ConditionType::NotInEffect,
+        RelayPoolReason::FieldsNotInEffect,
+        not_in_effect,
+    );
     conditions.finish()
 }
 
@@ -112,14 +124,21 @@ async fn keep_signing_keys(pool: &RelayPool, context: &Context) -> Result<(), Er
     let secrets = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     let name = signing_keys_secret(&pool.name_any());
     let existing = get(&secrets, &name).await?;
-    let data = existing.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
+    let data = existing
+        .as_ref()
+        .and_then(|secret| secret.data.clone())
+        .unwrap_or_default();
 
     let mut wanted = current_entries(context, &namespace, &secrets, &data).await?;
-    let needed: BTreeSet<String> = wanted.keys().cloned().chain(in_use(pool, context, &namespace)).collect();
+    let needed: BTreeSet<String> = wanted
+        .keys()
+        .cloned()
+        .chain(in_use(pool, context, &namespace))
+        .collect();
     let uid = pool.uid().unwrap_or_default();
-    let kept = context
-        .unused_keys
-        .with(uid, Instant::now(), |unused| retained(data.clone(), &needed, unused, Instant::now()));
+    let kept = context.unused_keys.with(uid, Instant::now(), |unused| {
+        retained(data.clone(), &needed, unused, Instant::now())
+    });
     for (entry, key) in kept {
         wanted.entry(entry).or_insert(key);
     }
@@ -159,10 +178,16 @@ async fn current_entries(
 
 /// The key in the DkimKey's own Secret, whatever version it has by now; none when it cannot be used.
 async fn read_key(key: &DkimKey, secrets: &Api<Secret>) -> Result<Option<(String, ByteString)>, Error> {
-    let Some(source) = &key.spec.secret_ref else { return Ok(None) };
+    let Some(source) = &key.spec.secret_ref else {
+        return Ok(None);
+    };
     let secret = get(secrets, &source.name).await?;
-    let Some(pem) = secret.and_then(|secret| secret.data?.remove(&source.key)) else { return Ok(None) };
-    let Ok(signing) = SigningKey::from_pem(&pem.0, key.spec.algorithm) else { return Ok(None) };
+    let Some(pem) = secret.and_then(|secret| secret.data?.remove(&source.key)) else {
+        return Ok(None);
+    };
+    let Ok(signing) = SigningKey::from_pem(&pem.0, key.spec.algorithm) else {
+        return Ok(None);
+    };
     let reference = SigningKeyRef {
         domain: key.spec.domain.clone(),
         selector: key.spec.selector.clone(),

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::Api;
+use kube::api::{ObjectMeta, Patch, PatchParams};
 use relaypool_api::conditions::{ConditionType, Readiness, find_condition, is_true};
 use relaypool_api::names::CONTROLLER_MANAGER;
 use serde_json::{Map, Value, json};
@@ -85,14 +85,18 @@ async fn write_if_changed<K: Kind>(
         return Ok(Reported::Unchanged);
     }
     let uid = metadata.uid.clone().unwrap_or_default();
-    let wait = context.status_writes.with(uid.clone(), Instant::now(), |last: &mut Option<Instant>| {
-        last.and_then(|last| K::STATUS_SPACING.checked_sub(last.elapsed()))
-    });
+    let wait = context
+        .status_writes
+        .with(uid.clone(), Instant::now(), |last: &mut Option<Instant>| {
+            last.and_then(|last| K::STATUS_SPACING.checked_sub(last.elapsed()))
+        });
     if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
         return Ok(Reported::Postponed(wait));
     }
     let written = apply_status::<K>(context, metadata, before, after).await?;
-    context.status_writes.with(uid, Instant::now(), |last| *last = Some(Instant::now()));
+    context
+        .status_writes
+        .with(uid, Instant::now(), |last| *last = Some(Instant::now()));
     if written.is_none() {
         return Ok(Reported::Gone);
     }

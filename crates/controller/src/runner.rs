@@ -73,12 +73,18 @@ where
     let started = Instant::now();
     let outcome = match object {
         Guarded::Sound(object) => reconcile(object.clone(), context.clone()).await,
-        Guarded::Malformed(malformed) => report_malformed::<K>(context, malformed).await.map(|reported| match reported {
-            Reported::Postponed(wait) => Action::requeue(wait),
-            _ => Action::await_change(),
-        }),
+        Guarded::Malformed(malformed) => {
+            report_malformed::<K>(context, malformed)
+                .await
+                .map(|reported| match reported {
+                    Reported::Postponed(wait) => Action::requeue(wait),
+                    _ => Action::await_change(),
+                })
+        }
     };
-    context.metrics.reconciled(K::LABEL, started.elapsed(), outcome.is_err());
+    context
+        .metrics
+        .reconciled(K::LABEL, started.elapsed(), outcome.is_err());
     outcome
 }
 

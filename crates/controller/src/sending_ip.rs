@@ -85,7 +85,11 @@ fn decide_in_pool(ip: &SendingIp, pool: &RelayPool, ips: &[Arc<SendingIp>]) -> D
     match assign(&ip.spec.pool, replicas, &ips).remove(&ip.name_any()) {
         Some(Assignment::Sender(sender)) => {
             let exists = (0..replicas).any(|ordinal| sender_name(&ip.spec.pool, ordinal) == sender);
-            if exists { Decision::Sender(sender) } else { Decision::SenderGone(sender) }
+            if exists {
+                Decision::Sender(sender)
+            } else {
+                Decision::SenderGone(sender)
+            }
         }
         Some(Assignment::Duplicate(holder)) => Decision::Stall(
             SendingIpReason::DuplicateAddress,
@@ -97,14 +101,21 @@ fn decide_in_pool(ip: &SendingIp, pool: &RelayPool, ips: &[Arc<SendingIp>]) -> D
         // The store may not know the object yet that it is asked about; it will.
         Some(Assignment::NoSenders) | None => Decision::Wait(
             SendingIpReason::WaitingForSender,
-            format!("pool {} has no sender that could own the address: its replicas are {replicas}", ip.spec.pool),
+            format!(
+                "pool {} has no sender that could own the address: its replicas are {replicas}",
+                ip.spec.pool
+            ),
         ),
     }
 }
 
 /// What the address answers. No client.
 fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
-    let previous = ip.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let previous = ip
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     let generation = ip.meta().generation;
     let mut conditions = Conditions::new(previous, &SendingIp::own_conditions(), generation, now());
     match decision {
@@ -117,7 +128,10 @@ fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
             conditions.readiness(Readiness::Ready, SendingIpReason::Assigned, message);
         }
         Decision::SenderGone(sender) => {
-            let message = format!("sender {sender} owns the address, but pool {} has fewer senders now", ip.spec.pool);
+            let message = format!(
+                "sender {sender} owns the address, but pool {} has fewer senders now",
+                ip.spec.pool
+            );
             conditions.readiness(Readiness::Reconciling, SendingIpReason::SenderNotReporting, message);
         }
         Decision::Wait(reason, message) => conditions.readiness(Readiness::Reconciling, *reason, message),
@@ -125,7 +139,11 @@ fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
     }
     let fields = ip.spec.fields_not_in_effect(SURROUNDINGS);
     let not_in_effect = (!fields.is_empty()).then(|| notice(&fields));
-    conditions.set_or_remove(ConditionType::NotInEffect, SendingIpReason::FieldsNotInEffect, not_in_effect);
+    conditions.set_or_remove(
+        ConditionType::NotInEffect,
+        SendingIpReason::FieldsNotInEffect,
+        not_in_effect,
+    );
 
     let sender = match decision {
         Decision::Sender(sender) | Decision::SenderGone(sender) => Some(sender.clone()),

@@ -65,7 +65,8 @@ mod tests {
         for (field, value) in spec.as_object().unwrap() {
             whole[field] = value.clone();
         }
-        serde_json::from_value(json!({ "spec": whole, "status": phase.map(|phase| json!({ "phase": phase })) })).unwrap()
+        serde_json::from_value(json!({ "spec": whole, "status": phase.map(|phase| json!({ "phase": phase })) }))
+            .unwrap()
     }
 
     fn run(version: &str, slices: u32) -> Value {
@@ -94,12 +95,17 @@ mod tests {
 
     #[test]
     fn an_unneeded_version_stays_for_a_while() {
-        let existing: BTreeMap<String, ByteString> =
-            ["old", "new"].map(|entry| (entry.to_owned(), ByteString(entry.into()))).into();
+        let existing: BTreeMap<String, ByteString> = ["old", "new"]
+            .map(|entry| (entry.to_owned(), ByteString(entry.into())))
+            .into();
         let needed = BTreeSet::from(["new".to_owned()]);
         let mut unused = HashMap::new();
         let start = Instant::now();
-        let mut names = |now| -> Vec<String> { retained(existing.clone(), &needed, &mut unused, now).into_keys().collect() };
+        let mut names = |now| -> Vec<String> {
+            retained(existing.clone(), &needed, &mut unused, now)
+                .into_keys()
+                .collect()
+        };
         assert_eq!(names(start), ["new", "old"]);
         assert_eq!(names(start + GRACE / 2), ["new", "old"]);
         assert_eq!(names(start + GRACE), ["new"]);

@@ -84,12 +84,17 @@ fn for_pools(watches: &mut Watches, stores: &Stores) -> Queue<RelayPool> {
     // The Secret with the signing keys, when somebody else touches it.
     watches.secrets.triggers(&requests, |secret| {
         let owners = secret.owner_references().iter();
-        let owner = owners.filter(|owner| owner.kind == RelayPool::kind(&())).map(|owner| owner.name.clone()).next();
+        let owner = owners
+            .filter(|owner| owner.kind == RelayPool::kind(&()))
+            .map(|owner| owner.name.clone())
+            .next();
         owner.map(|pool| ObjectRef::new(&pool).within(&namespace(secret)))
     });
     // A new key version goes to every pool of the namespace.
     let pools = stores.pools.clone();
-    watches.keys.triggers(&requests, move |key| references(&pools, &namespace(key), |_| true));
+    watches
+        .keys
+        .triggers(&requests, move |key| references(&pools, &namespace(key), |_| true));
     queue
 }
 
@@ -108,12 +113,16 @@ fn for_ips(watches: &mut Watches, stores: &Stores) -> Queue<SendingIp> {
                         || (unassigned && other.spec.pool == changed.spec.pool))
             })
         };
-        references(&ips, &namespace(changed), |other| other.sound().is_some_and(|other| concerned(other)))
+        references(&ips, &namespace(changed), |other| {
+            other.sound().is_some_and(|other| concerned(other))
+        })
     });
     let ips = stores.ips.clone();
     watches.pools.triggers(&requests, move |pool| {
         let name = pool.name_any();
-        references(&ips, &namespace(pool), |ip| ip.sound().is_some_and(|ip| ip.spec.pool == name))
+        references(&ips, &namespace(pool), |ip| {
+            ip.sound().is_some_and(|ip| ip.spec.pool == name)
+        })
     });
     queue
 }
@@ -127,13 +136,21 @@ fn for_policies(watches: &mut Watches, stores: &Stores) -> Queue<MxPolicy> {
         let name = changed.name_any();
         let masks = |policy: &MxPolicy| {
             let matches = &policy.spec.matches;
-            matches.domains.iter().chain(&matches.mx_hosts).cloned().collect::<Vec<_>>()
+            matches
+                .domains
+                .iter()
+                .chain(&matches.mx_hosts)
+                .cloned()
+                .collect::<Vec<_>>()
         };
         let changed_masks = changed.sound().map(|changed| masks(changed)).unwrap_or_default();
         references(&policies, &namespace(changed), |other| {
             other.name_any() != name
                 && other.sound().is_some_and(|other| {
-                    let listed = other.status.as_ref().is_some_and(|status| status.conflicts.contains(&name));
+                    let listed = other
+                        .status
+                        .as_ref()
+                        .is_some_and(|status| status.conflicts.contains(&name));
                     listed || masks(other).iter().any(|mask| changed_masks.contains(mask))
                 })
         })
@@ -148,7 +165,9 @@ fn for_keys(watches: &mut Watches, stores: &Stores) -> Queue<DkimKey> {
     watches.secrets.triggers(&requests, move |secret| {
         let name = secret.name_any();
         let refers = |key: &DkimKey| key.spec.secret_ref.as_ref().is_some_and(|source| source.name == name);
-        references(&keys, &namespace(secret), |key| key.sound().is_some_and(|key| refers(key)))
+        references(&keys, &namespace(secret), |key| {
+            key.sound().is_some_and(|key| refers(key))
+        })
     });
     // When a key goes away, its namesake may take its place.
     let keys = stores.keys.clone();
@@ -158,7 +177,9 @@ fn for_keys(watches: &mut Watches, stores: &Stores) -> Queue<DkimKey> {
         let name = changed.name_any();
         references(&keys, &namespace(changed), |other| {
             other.name_any() != name
-                && other.sound().is_some_and(|other| changed_record.as_ref() == Some(&record(other)))
+                && other
+                    .sound()
+                    .is_some_and(|other| changed_record.as_ref() == Some(&record(other)))
         })
     });
     queue
@@ -184,16 +205,22 @@ fn for_deliveries(watches: &mut Watches, stores: &Stores) -> Queue<Delivery> {
         unplanned(&store, &namespace(ip), |delivery| Some(&delivery.pool) == pool.as_ref())
     });
     let store = deliveries.clone();
-    watches.keys.triggers(&requests, move |key| unplanned(&store, &namespace(key), |_| true));
+    watches
+        .keys
+        .triggers(&requests, move |key| unplanned(&store, &namespace(key), |_| true));
     let store = deliveries.clone();
     watches.config_maps.triggers(&requests, move |config_map| {
         let name = config_map.name_any();
-        unplanned(&store, &namespace(config_map), |delivery| refers(delivery, SourceKind::ConfigMap, &name))
+        unplanned(&store, &namespace(config_map), |delivery| {
+            refers(delivery, SourceKind::ConfigMap, &name)
+        })
     });
     let store = deliveries.clone();
     watches.secrets.triggers(&requests, move |secret| {
         let name = secret.name_any();
-        unplanned(&store, &namespace(secret), |delivery| refers(delivery, SourceKind::Secret, &name))
+        unplanned(&store, &namespace(secret), |delivery| {
+            refers(delivery, SourceKind::Secret, &name)
+        })
     });
     queue
 }
@@ -227,7 +254,10 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     let objects: Vec<Arc<K>> = in_namespace(store, namespace, fits);
-    objects.iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect()
+    objects
+        .iter()
+        .map(|object| ObjectRef::from_obj(object.as_ref()))
+        .collect()
 }
 
 fn namespace(object: &impl Resource) -> String {

@@ -122,7 +122,9 @@ where
     writer.apply_watcher_event(event);
     let now = store.state();
     let known: HashSet<_> = now.iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect();
-    let gone = before.into_iter().filter(|object| !known.contains(&ObjectRef::from_obj(object.as_ref())));
+    let gone = before
+        .into_iter()
+        .filter(|object| !known.contains(&ObjectRef::from_obj(object.as_ref())));
     let gone: Vec<_> = gone.collect();
     Some(gone.into_iter().chain(now.iter().cloned()).collect())
 }

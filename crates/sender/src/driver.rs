@@ -37,13 +37,20 @@ pub(crate) enum Command {
     SetKeys(KeyRing),
     SetResolver(MxResolver),
     Forget(String, oneshot::Sender<bool>),
-    SliceReports {
-        all: bool,
-        answer: oneshot::Sender<Vec<SliceReport>>,
-    },
+    SliceReports(Reports, oneshot::Sender<Vec<SliceReport>>),
     ReportAgain(String),
     SenderReport(oneshot::Sender<SenderReport>),
     Drain(oneshot::Sender<()>),
+}
+
+/// Slices to report on.
+pub(crate) enum Reports {
+    All,
+    /// See [`Dispatcher::due_slice_reports`].
+    Due {
+        interval: Millis,
+        at_most: usize,
+    },
 }
 
 /// Whether a slice was new.
@@ -160,7 +167,7 @@ impl Driver {
             Command::SetKeys(keys) => self.dispatcher.set_keys(keys),
             Command::SetResolver(resolver) => self.resolver = resolver,
             Command::Forget(id, answer) => self.forget(&id, answer),
-            Command::SliceReports { all, answer } => self.report_slices(all, answer),
+            Command::SliceReports(which, answer) => self.report_slices(which, answer),
             Command::ReportAgain(id) => self.dispatcher.report_again(&id),
             Command::SenderReport(answer) => {
                 let _ = answer.send(self.dispatcher.sender_report(now()));
@@ -236,8 +243,11 @@ impl Driver {
     }
 
     /// A report must not say more than the disk knows: it waits for all that was handed to the spool before it.
-    fn report_slices(&mut self, all: bool, answer: oneshot::Sender<Vec<SliceReport>>) {
-        let reports = self.dispatcher.slice_reports(all, now());
+    fn report_slices(&mut self, which: Reports, answer: oneshot::Sender<Vec<SliceReport>>) {
+        let reports = match which {
+            Reports::All => self.dispatcher.all_slice_reports(now()),
+            Reports::Due { interval, at_most } => self.dispatcher.due_slice_reports(interval, at_most, now()),
+        };
         let barrier = self.spool.submit_now(relaypool_spool::Batch::new());
         self.tasks.spawn(async move {
             if barrier.await.is_ok() {

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::dispatcher::{
     Dispatcher, IntakeError, KeyRing, PoolSettings, RunState, SenderReport, SliceIntake, SliceReport, SourceIp,
 };
-use crate::driver::{Accepted, Command, Driver, now};
+use crate::driver::{Accepted, Command, Driver, Reports, now};
+use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
 use crate::resolver::MxResolver;
 
@@ -161,14 +162,25 @@ impl Engine {
         forgotten.await.map_err(|_| EngineEnded)
     }
 
-    /// Reports on slices that changed since the last call, or on all. What a report says is durable.
-    pub async fn slice_reports(&self, all: bool) -> Result<Vec<SliceReport>, EngineEnded> {
+    /// Reports on all slices. What a report says is durable.
+    pub async fn slice_reports(&self) -> Result<Vec<SliceReport>, EngineEnded> {
+        self.reports(Reports::All).await
+    }
+
+    /// Reports on at most so many slices whose phase is new, or that changed and were not reported on for `interval`. What
+    /// a report says is durable.
+    pub async fn due_slice_reports(&self, interval: Duration, at_most: usize) -> Result<Vec<SliceReport>, EngineEnded> {
+        let interval = Millis::try_from(interval.as_millis()).unwrap_or(Millis::MAX / 2);
+        self.reports(Reports::Due { interval, at_most }).await
+    }
+
+    async fn reports(&self, which: Reports) -> Result<Vec<SliceReport>, EngineEnded> {
         let (answer, reports) = oneshot::channel();
-        self.send(Command::SliceReports { all, answer }).await?;
+        self.send(Command::SliceReports(which, answer)).await?;
         reports.await.map_err(|_| EngineEnded)
     }
 
-    /// Asks for a slice to be in the next [`slice_reports`](Self::slice_reports) again.
+    /// Asks for a slice to be due again: its report did not get through.
     pub async fn report_again(&self, slice_id: &str) -> Result<(), EngineEnded> {
         self.send(Command::ReportAgain(slice_id.to_owned())).await
     }

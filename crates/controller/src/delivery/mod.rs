@@ -7,8 +7,8 @@ mod sources;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::runtime::controller::Action;
 use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
 use relaypool_api::conditions::{DeliveryReason, Readiness};
 use relaypool_api::delivery::DeliveryPhase;
 use relaypool_api::{Delivery, DeliveryStatus};
@@ -25,7 +25,7 @@ const WHILE_SENDING: Duration = Duration::from_secs(10);
 /// How soon to look again at what waits for something, should no watch tell of it.
 const WHILE_WAITING: Duration = Duration::from_secs(30);
 /// How soon to look again when the store did not know yet what the API server does.
-const STORE_LAG: Duration = Duration::from_millis(500);
+const STORE_LAG: Duration = Duration::from_secs(2);
 /// How soon to look again at what has come to its end.
 const AT_THE_END: Duration = Duration::from_secs(15 * 60);
 
@@ -33,7 +33,9 @@ const AT_THE_END: Duration = Duration::from_secs(15 * 60);
 pub(crate) async fn reconcile(delivery: Arc<Delivery>, context: Arc<Context>) -> Result<Action, Error> {
     let slices = slices_of(&delivery, &context);
     let slices: Vec<&SliceView> = slices.iter().map(AsRef::as_ref).collect();
-    let run = slices.iter().find_map(|slice| slice.spec.message.as_ref().map(|run| (*slice, run)));
+    let run = slices
+        .iter()
+        .find_map(|slice| slice.spec.message.as_ref().map(|run| (*slice, run)));
     match run {
         Some((message_slice, run)) => follow(&delivery, &context, message_slice, run, &slices).await,
         None if delivery.spec.cancel => cancel(&delivery, &context).await,
@@ -53,9 +55,9 @@ async fn follow(
     let slices: Vec<&SliceView> = slices.iter().filter(of_run).copied().collect();
     let totals = Totals::of(run, &run_tally(run, &slices));
     let uid = delivery.uid().unwrap_or_default();
-    let speed = context
-        .speeds
-        .with(uid, Instant::now(), |meter: &mut SpeedMeter| meter.measure(Instant::now(), totals));
+    let speed = context.speeds.with(uid, Instant::now(), |meter: &mut SpeedMeter| {
+        meter.measure(Instant::now(), totals)
+    });
     let now = now();
     let status = delivery_status(&StatusInput {
         delivery,
@@ -191,7 +193,11 @@ fn phase_notices(delivery: &Delivery, status: &DeliveryStatus) -> Vec<Notice> {
         (before, after) if before == after => None,
         (_, Some(Completed)) => Some(Notice::normal("Completed", "Report", summary)),
         (_, Some(Canceled)) => Some(Notice::normal("Canceled", "Report", summary)),
-        (_, Some(Suspended)) => Some(Notice::normal("Suspended", "Report", "nothing is sent until suspend is taken back")),
+        (_, Some(Suspended)) => Some(Notice::normal(
+            "Suspended",
+            "Report",
+            "nothing is sent until suspend is taken back",
+        )),
         (Some(Suspended), Some(_)) => Some(Notice::normal("Resumed", "Report", "mail flows again")),
         _ => None,
     };

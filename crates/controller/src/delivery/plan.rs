@@ -36,7 +36,10 @@ pub(super) async fn carry_out(delivery: &Delivery, plan: Plan, context: &Context
         .try_collect::<()>()
         .await?;
     apply(&context.client, &plan.message_slice).await?;
-    context.events.publish(delivery, Notice::normal("Planned", "Plan", summary)).await;
+    context
+        .events
+        .publish(delivery, Notice::normal("Planned", "Plan", summary))
+        .await;
     Ok(())
 }
 
@@ -73,9 +76,8 @@ impl Existing {
         let action = || format!("list the slices of Delivery {}", delivery.name_any());
         let listed = within_limit(action, api(delivery, context).list_metadata(&parameters)).await?;
         let uid = delivery.uid().unwrap_or_default();
-        let is_own = |slice: &PartialObjectMeta<DeliverySlice>| {
-            slice.owner_references().iter().any(|owner| owner.uid == uid)
-        };
+        let is_own =
+            |slice: &PartialObjectMeta<DeliverySlice>| slice.owner_references().iter().any(|owner| owner.uid == uid);
         let slices: Vec<_> = listed.items.into_iter().filter(is_own).collect();
         Ok(Self {
             planned: slices.iter().any(|slice| !slice.labels().contains_key(SENDER_LABEL)),
@@ -87,7 +89,10 @@ impl Existing {
     async fn delete_all_but(&self, fingerprint: &str, delivery: &Delivery, context: &Context) -> Result<(), Error> {
         let api = api(delivery, context);
         let is_other = |slice: &&PartialObjectMeta<DeliverySlice>| {
-            slice.annotations().get(FINGERPRINT_ANNOTATION).is_none_or(|of_slice| of_slice != fingerprint)
+            slice
+                .annotations()
+                .get(FINGERPRINT_ANNOTATION)
+                .is_none_or(|of_slice| of_slice != fingerprint)
         };
         for slice in self.slices.iter().filter(is_other) {
             delete(&api, &slice.name_any()).await?;

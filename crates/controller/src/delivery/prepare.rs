@@ -17,9 +17,7 @@ use super::{Obstacle, sources};
 use crate::context::{Context, by_name, in_namespace, sound_in_namespace};
 use crate::error::Error;
 use crate::guard::Guarded;
-use crate::planning::{
-    KeyChoice, NoSender, Plan, PlanInput, PlanProblem, RecipientList, SourceRef, choose_keys, plan,
-};
+use crate::planning::{KeyChoice, NoSender, Plan, PlanInput, PlanProblem, RecipientList, SourceRef, choose_keys, plan};
 
 /// A plan, or what stands against one.
 pub(super) enum Prepared {
@@ -93,7 +91,10 @@ fn check(delivery: &Delivery) -> Result<(), Obstacle> {
 /// Reads the list of recipients.
 async fn recipients(delivery: &Delivery, context: &Context) -> Attempt<RecipientList> {
     let Some(recipients) = &delivery.spec.recipients else {
-        return Ok(Err(Obstacle::stall(DeliveryReason::InvalidSpec, "spec.recipients is missing")));
+        return Ok(Err(Obstacle::stall(
+            DeliveryReason::InvalidSpec,
+            "spec.recipients is missing",
+        )));
     };
     let list = match (&recipients.inline, SourceRef::of_recipients(recipients)) {
         (Some(inline), _) => RecipientList::from_inline(inline),
@@ -101,7 +102,12 @@ async fn recipients(delivery: &Delivery, context: &Context) -> Attempt<Recipient
             Ok(list) => list,
             Err(obstacle) => return Ok(Err(obstacle)),
         },
-        (None, None) => return Ok(Err(Obstacle::stall(DeliveryReason::InvalidSpec, "spec.recipients is empty"))),
+        (None, None) => {
+            return Ok(Err(Obstacle::stall(
+                DeliveryReason::InvalidSpec,
+                "spec.recipients is empty",
+            )));
+        }
     };
     if list.rows.is_empty() {
         let obstacle = Obstacle::stall(DeliveryReason::NoRecipients, nobody(&list));
@@ -122,7 +128,12 @@ async fn read_list(
         return Ok(Err(Obstacle::wait(DeliveryReason::RecipientsNotFound, message)));
     };
     let lists = [&recipients.config_map_key_ref, &recipients.secret_key_ref];
-    let format = lists.into_iter().flatten().map(|list| list.format).next().unwrap_or_default();
+    let format = lists
+        .into_iter()
+        .flatten()
+        .map(|list| list.format)
+        .next()
+        .unwrap_or_default();
     Ok(RecipientList::parse(&text, format)
         .map_err(|problem| Obstacle::stall(DeliveryReason::InvalidRecipients, format!("{source}: {problem}"))))
 }
@@ -131,14 +142,28 @@ fn nobody(list: &RecipientList) -> String {
     if list.total == 0 {
         return "the list of recipients has no rows".to_owned();
     }
-    let reasons: Vec<_> = list.ignored.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
-    let first = list.ignored_rows.first().map(|row| format!("; {}", row.reason)).unwrap_or_default();
-    format!("none of the {} rows can get the mail: {}{first}", list.total, reasons.join(", "))
+    let reasons: Vec<_> = list
+        .ignored
+        .iter()
+        .map(|(reason, count)| format!("{count} × {reason}"))
+        .collect();
+    let first = list
+        .ignored_rows
+        .first()
+        .map(|row| format!("; {}", row.reason))
+        .unwrap_or_default();
+    format!(
+        "none of the {} rows can get the mail: {}{first}",
+        list.total,
+        reasons.join(", ")
+    )
 }
 
 /// Reads the attachments that lie elsewhere.
 async fn attachments(delivery: &Delivery, context: &Context) -> Attempt<BTreeMap<SourceRef, Vec<u8>>> {
-    let Some(message) = &delivery.spec.message else { return Ok(Ok(BTreeMap::new())) };
+    let Some(message) = &delivery.spec.message else {
+        return Ok(Ok(BTreeMap::new()));
+    };
     let namespace = delivery.namespace().unwrap_or_default();
     let contents = sources::attachments(context, &namespace, message).await?;
     Ok(contents.map_err(|source| {
@@ -159,12 +184,20 @@ fn surroundings(delivery: &Delivery, context: &Context) -> Result<Surroundings, 
     let namespace = delivery.namespace().unwrap_or_default();
     let pool = by_name(&context.stores.pools, &namespace, &delivery.spec.pool);
     let pool = pool.as_deref().and_then(Guarded::sound).cloned();
-    let pool = pool.filter(|pool| pool.meta().deletion_timestamp.is_none()).ok_or_else(|| {
-        let message = format!("there is no usable RelayPool {} in namespace {namespace}", delivery.spec.pool);
-        Obstacle::wait(DeliveryReason::PoolNotFound, message)
-    })?;
+    let pool = pool
+        .filter(|pool| pool.meta().deletion_timestamp.is_none())
+        .ok_or_else(|| {
+            let message = format!(
+                "there is no usable RelayPool {} in namespace {namespace}",
+                delivery.spec.pool
+            );
+            Obstacle::wait(DeliveryReason::PoolNotFound, message)
+        })?;
     let ips = sound_in_namespace(&context.stores.ips, &namespace);
-    let ips = ips.iter().filter(|ip| ip.spec.pool == delivery.spec.pool).map(|ip| (**ip).clone());
+    let ips = ips
+        .iter()
+        .filter(|ip| ip.spec.pool == delivery.spec.pool)
+        .map(|ip| (**ip).clone());
     Ok(Surroundings {
         pool,
         ips: ips.collect(),
@@ -195,8 +228,13 @@ fn signing_keys(delivery: &Delivery, context: &Context, namespace: &str) -> Resu
 /// A DkimKey that cannot be read and may be for the domain.
 fn malformed_key(domain: &Domain, context: &Context, namespace: &str) -> Option<String> {
     let may_sign = |key: &Guarded<DkimKey>| {
-        let Guarded::Malformed(malformed) = key else { return false };
-        let of_key = malformed.raw.pointer("/spec/domain").and_then(serde_json::Value::as_str);
+        let Guarded::Malformed(malformed) = key else {
+            return false;
+        };
+        let of_key = malformed
+            .raw
+            .pointer("/spec/domain")
+            .and_then(serde_json::Value::as_str);
         let of_key = of_key.and_then(|domain| domain.parse::<Domain>().ok());
         of_key.is_none_or(|of_key| domain.is_within(&of_key))
     };

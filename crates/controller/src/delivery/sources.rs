@@ -17,7 +17,9 @@ pub(super) async fn read(context: &Context, namespace: &str, source: &SourceRef)
     match kind {
         SourceKind::ConfigMap => {
             let api = Api::<ConfigMap>::namespaced(context.client.clone(), namespace);
-            let Some(found) = get(&api, name).await? else { return Ok(None) };
+            let Some(found) = get(&api, name).await? else {
+                return Ok(None);
+            };
             let text = found.data.and_then(|mut data| data.remove(key)).map(String::into_bytes);
             Ok(text.or_else(|| found.binary_data?.remove(key).map(|data| data.0)))
         }

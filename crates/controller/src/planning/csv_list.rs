@@ -20,7 +20,10 @@ pub(super) fn read(text: &[u8]) -> Result<RecipientList, ListProblem> {
                 return Err(ListProblem::MalformedHeader("a quote is not closed".to_owned()));
             }
             (Piece::Malformed(line), Some(_)) => {
-                reader.malformed(&String::from_utf8_lossy(line), "a quote is not closed, or text follows a closed one");
+                reader.malformed(
+                    &String::from_utf8_lossy(line),
+                    "a quote is not closed, or text follows a closed one",
+                );
             }
             (Piece::Records(records), _) => {
                 for cells in records_of(records) {
@@ -197,10 +200,7 @@ mod tests {
     #[test]
     fn takes_quoted_line_breaks_commas_and_quotes_as_they_are() {
         let list = read(b"address,name\na@example.com,\"Ada,\r\n\"\"the\"\" first\"\n").unwrap();
-        assert_eq!(
-            list.rows[0].recipient.variables["name"],
-            "Ada,\r\n\"the\" first"
-        );
+        assert_eq!(list.rows[0].recipient.variables["name"], "Ada,\r\n\"the\" first");
     }
 
     #[test]
@@ -226,13 +226,22 @@ mod tests {
         for (text, problem) in [
             ("", ListProblem::Empty),
             ("\n\r\n", ListProblem::Empty),
-            ("\"email\nada@example.com\n", ListProblem::MalformedHeader("a quote is not closed".into())),
-            ("name,city\n", ListProblem::NoAddressColumn(vec!["name".into(), "city".into()])),
+            (
+                "\"email\nada@example.com\n",
+                ListProblem::MalformedHeader("a quote is not closed".into()),
+            ),
+            (
+                "name,city\n",
+                ListProblem::NoAddressColumn(vec!["name".into(), "city".into()]),
+            ),
             ("email,name,name\n", ListProblem::DuplicateColumn("name".into())),
         ] {
             assert_eq!(read(text.as_bytes()), Err(problem), "{text:?}");
         }
-        assert!(matches!(read(b"email,na\xffme\n"), Err(ListProblem::MalformedHeader(_))));
+        assert!(matches!(
+            read(b"email,na\xffme\n"),
+            Err(ListProblem::MalformedHeader(_))
+        ));
     }
 
     #[test]
@@ -260,7 +269,11 @@ mod tests {
         assert_eq!(list.rows[0].index, 2);
         assert_eq!(list.ignored["Malformed row"], 2);
         assert_eq!(list.ignored_rows[1].address, "b@example.com");
-        assert!(list.ignored_rows[1].reason.ends_with("row 1: has 3 cells, but there are 2 columns"));
+        assert!(
+            list.ignored_rows[1]
+                .reason
+                .ends_with("row 1: has 3 cells, but there are 2 columns")
+        );
     }
 
     #[test]

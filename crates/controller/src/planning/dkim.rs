@@ -47,7 +47,11 @@ pub fn choose_keys<'a>(domain: &Domain, keys: impl IntoIterator<Item = &'a DkimK
             }
         }
     }
-    if chosen.is_empty() { KeyChoice::NoKey } else { KeyChoice::Sign(chosen) }
+    if chosen.is_empty() {
+        KeyChoice::NoKey
+    } else {
+        KeyChoice::Sign(chosen)
+    }
 }
 
 /// The version that signs now, of a key that is ready.
@@ -70,4 +74,60 @@ fn why_not_ready(key: &DkimKey) -> String {
         .map(|condition| condition.message.clone())
         .next()
         .unwrap_or_else(|| "it has not been looked at yet".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn dkim_key(name: &str, domain: &str, ready: bool) -> DkimKey {
+        let status = if ready { "True" } else { "False" };
+        serde_json::from_value(json!({
+            "apiVersion": "relaypool.dev/v1alpha1",
+            "kind": "DkimKey",
+            "metadata": { "name": name, "generation": 1 },
+            "spec": { "domain": domain, "selector": name },
+            "status": {
+                "observedGeneration": 1,
+                "keyVersion": "v1",
+                "conditions": [{
+                    "type": "Ready", "status": status, "reason": "R", "message": "why", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn keys_of_the_domain_sign_or_those_of_its_nearest_parent() {
+        let from = |domain: &str| domain.parse::<Domain>().unwrap();
+        let keys = [
+            dkim_key("a", "example.com", true),
+            dkim_key("b", "news.example.com", true),
+            dkim_key("c", "news.example.com", true),
+            dkim_key("d", "example.org", false),
+        ];
+        let selectors = |domain: &str| match choose_keys(&from(domain), &keys) {
+            KeyChoice::Sign(keys) => keys.iter().map(|key| key.selector.to_string()).collect::<Vec<_>>(),
+            KeyChoice::NoKey => vec![],
+            KeyChoice::Wait { key, .. } => vec![format!("wait for {key}")],
+        };
+        assert_eq!(selectors("example.com"), ["a"]);
+        assert_eq!(selectors("news.example.com"), ["b", "c"]);
+        assert_eq!(selectors("x.news.example.com"), ["b", "c"]);
+        assert_eq!(selectors("other.example.com"), ["a"]);
+        assert_eq!(selectors("example.net"), [""; 0]);
+        assert_eq!(selectors("example.org"), ["wait for d"]);
+    }
+
+    #[test]
+    fn one_key_that_is_not_ready_holds_the_mail() {
+        let mut stale = dkim_key("stale", "example.com", true);
+        stale.metadata.generation = Some(2);
+        let keys = [dkim_key("good", "example.com", true), stale];
+        let choice = choose_keys(&"example.com".parse().unwrap(), &keys);
+        assert!(matches!(choice, KeyChoice::Wait { key, .. } if key == "stale"));
+    }
 }

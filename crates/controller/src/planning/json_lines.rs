@@ -60,7 +60,10 @@ mod tests {
         );
         assert_eq!(list.rows[1].index, 5);
         assert_eq!(json!(list.rows[1].recipient.variables), json!({ "email": "kept" }));
-        assert_eq!(json!(list.ignored), json!({ "Malformed row": 3, "Address not specified": 1 }));
+        assert_eq!(
+            json!(list.ignored),
+            json!({ "Malformed row": 3, "Address not specified": 1 })
+        );
     }
 
     #[test]

@@ -138,7 +138,10 @@ pub fn plan(input: PlanInput<'_>) -> Result<Plan, PlanProblem> {
         delivery: input.delivery,
         fingerprint: snapshot.fingerprint.clone(),
     };
-    let slices = cuts.iter().enumerate().map(|(number, cut)| run.recipient_slice(number, cut, &input));
+    let slices = cuts
+        .iter()
+        .enumerate()
+        .map(|(number, cut)| run.recipient_slice(number, cut, &input));
     let slices = slices.collect();
     let warnings = warnings(input.delivery, &snapshot);
     let message_slice = run.message_slice(snapshot);
@@ -165,7 +168,10 @@ fn fingerprint(input: &PlanInput<'_>, snapshot: &MessageSnapshot, cuts: &[SliceC
 
 fn warnings(delivery: &Delivery, snapshot: &MessageSnapshot) -> Vec<PlanWarning> {
     let clamped = delivery.spec.validity.filter(|&asked| asked > MAX_VALIDITY);
-    let unsigned = snapshot.dkim_keys.is_empty().then(|| snapshot.sender.address.domain().clone());
+    let unsigned = snapshot
+        .dkim_keys
+        .is_empty()
+        .then(|| snapshot.sender.address.domain().clone());
     let clamped = clamped.map(|asked| PlanWarning::ValidityClamped { asked });
     clamped
         .into_iter()
@@ -184,7 +190,9 @@ impl Run<'_> {
         let mut slice = self.slice(&number.to_string());
         slice.spec.sender = Some(cut.sender.clone());
         slice.spec.rows = input.recipients.rows[cut.rows.clone()].to_vec();
-        slice.labels_mut().insert(SENDER_LABEL.to_owned(), label_value(&cut.sender));
+        slice
+            .labels_mut()
+            .insert(SENDER_LABEL.to_owned(), label_value(&cut.sender));
         slice
     }
 
@@ -192,7 +200,9 @@ impl Run<'_> {
         let mut slice = self.slice(MESSAGE_SUFFIX);
         slice.spec.message = Some(Box::new(snapshot));
         let digest = spec_digest(&self.delivery.spec);
-        slice.annotations_mut().insert(SPEC_DIGEST_ANNOTATION.to_owned(), digest);
+        slice
+            .annotations_mut()
+            .insert(SPEC_DIGEST_ANNOTATION.to_owned(), digest);
         slice
     }
 
@@ -209,7 +219,10 @@ impl Run<'_> {
                 namespace: self.delivery.namespace(),
                 labels: Some(labels.into()),
                 annotations: Some([(FINGERPRINT_ANNOTATION.to_owned(), self.fingerprint.clone())].into()),
-                owner_references: self.delivery.controller_owner_ref(&()).map(|owner| vec![blocking(owner)]),
+                owner_references: self
+                    .delivery
+                    .controller_owner_ref(&())
+                    .map(|owner| vec![blocking(owner)]),
                 ..ObjectMeta::default()
             },
             spec: DeliverySliceSpec {

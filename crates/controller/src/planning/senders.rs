@@ -58,7 +58,9 @@ pub fn sender_weights(
         .map(|selector| Selector::try_from(selector.clone()))
         .transpose()
         .map_err(|problem| NoSender::BadAffinity(problem.to_string()))?;
-    let ordinals: BTreeMap<String, u32> = (0..replicas).map(|ordinal| (sender_name(pool, ordinal), ordinal)).collect();
+    let ordinals: BTreeMap<String, u32> = (0..replicas)
+        .map(|ordinal| (sender_name(pool, ordinal), ordinal))
+        .collect();
     let usable: Vec<Usable> = ips
         .iter()
         .filter(|ip| selector.as_ref().is_none_or(|selector| selector.matches(ip.labels())))

@@ -99,7 +99,10 @@ fn with_attachments(
     template: &MessageTemplate,
     contents: &BTreeMap<SourceRef, Vec<u8>>,
 ) -> Result<MessageTemplate, PlanProblem> {
-    let attachments = template.attachments.iter().map(|attachment| resolved(attachment, contents));
+    let attachments = template
+        .attachments
+        .iter()
+        .map(|attachment| resolved(attachment, contents));
     Ok(MessageTemplate {
         attachments: attachments.collect::<Result<_, _>>()?,
         ..template.clone()
@@ -110,11 +113,16 @@ fn resolved(attachment: &Attachment, contents: &BTreeMap<SourceRef, Vec<u8>>) ->
     let data = match (&attachment.data, SourceRef::of_attachment(attachment)) {
         (Some(data), _) => {
             // Tools wrap base64 at 76 characters; readers of the snapshot need not care.
-            let compact: String = data.chars().filter(|character| !character.is_ascii_whitespace()).collect();
-            BASE64.decode(&compact).map_err(|problem| PlanProblem::AttachmentNotBase64 {
-                filename: attachment.filename.clone(),
-                problem,
-            })?;
+            let compact: String = data
+                .chars()
+                .filter(|character| !character.is_ascii_whitespace())
+                .collect();
+            BASE64
+                .decode(&compact)
+                .map_err(|problem| PlanProblem::AttachmentNotBase64 {
+                    filename: attachment.filename.clone(),
+                    problem,
+                })?;
             compact
         }
         (None, Some(source)) => {
@@ -137,7 +145,12 @@ mod tests {
 
     #[test]
     fn validity_is_at_most_84_hours() {
-        for (asked, effective) in [(None, "84h"), (Some("5d"), "84h"), (Some("84h"), "84h"), (Some("1h"), "1h")] {
+        for (asked, effective) in [
+            (None, "84h"),
+            (Some("5d"), "84h"),
+            (Some("84h"), "84h"),
+            (Some("1h"), "1h"),
+        ] {
             let asked = asked.map(|text| text.parse().unwrap());
             assert_eq!(effective_validity(asked).to_string(), effective);
         }

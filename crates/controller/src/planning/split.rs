@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn slices_are_bounded_by_rows_and_by_bytes() {
         let by_rows = cut(&rows(2_500, 0), &senders(&[1]));
-        assert_eq!(by_rows.iter().map(|cut| cut.rows.len()).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        assert_eq!(
+            by_rows.iter().map(|cut| cut.rows.len()).collect::<Vec<_>>(),
+            [1_000, 1_000, 500]
+        );
 
         let large = rows(10, 200 * 1024);
         for cut in cut(&large, &senders(&[1])) {

@@ -4,8 +4,6 @@ use relaypool_api::delivery::{ListFormat, Recipient};
 use relaypool_api::delivery_slice::MAX_SLICE_ROWS;
 use serde_json::{Value, json};
 
-use relaypool_api::DkimKey;
-
 use super::*;
 
 fn delivery(spec: Value) -> Delivery {
@@ -89,14 +87,25 @@ fn a_plan_has_every_row_once_and_says_so() {
 
     let rows_of = |slice: &DeliverySlice| (slice.spec.sender.clone().unwrap(), slice.spec.rows.len());
     let rows: Vec<_> = plan.slices.iter().map(rows_of).collect();
-    let expected = [("pool-0", 1_000), ("pool-2", 1_000), ("pool-2", 1_000), ("pool-2", 1_000)];
+    let expected = [
+        ("pool-0", 1_000),
+        ("pool-2", 1_000),
+        ("pool-2", 1_000),
+        ("pool-2", 1_000),
+    ];
     assert_eq!(rows, expected.map(|(sender, rows)| (sender.to_owned(), rows)));
-    let indexes = plan.slices.iter().flat_map(|slice| slice.spec.rows.iter().map(|row| row.index));
+    let indexes = plan
+        .slices
+        .iter()
+        .flat_map(|slice| slice.spec.rows.iter().map(|row| row.index));
     assert!(indexes.eq(0..4_000));
 
     let snapshot = plan.message_slice.spec.message.as_ref().unwrap();
     assert_eq!((snapshot.total, snapshot.slices), (4_000, 4));
-    assert_eq!(snapshot.return_path_domain.as_ref().unwrap().as_str(), "bounces.example.com");
+    assert_eq!(
+        snapshot.return_path_domain.as_ref().unwrap().as_str(),
+        "bounces.example.com"
+    );
     assert_eq!(snapshot.validity, MAX_VALIDITY);
 }
 
@@ -136,7 +145,11 @@ fn the_same_input_makes_the_same_plan_and_any_change_another_fingerprint() {
         ..Recipient::default()
     }]);
     let changed = [
-        plan_of(&delivery(json!({ "message": { "subject": "Hi", "text": "x" } })), &csv(10), &ips),
+        plan_of(
+            &delivery(json!({ "message": { "subject": "Hi", "text": "x" } })),
+            &csv(10),
+            &ips,
+        ),
         plan_of(&delivery(json!({ "runId": "again" })), &csv(10), &ips),
         plan_of(&delivery(json!({ "validity": "1h" })), &csv(10), &ips),
         plan_of(&base, &csv(11), &ips),
@@ -156,10 +169,18 @@ fn the_same_input_makes_the_same_plan_and_any_change_another_fingerprint() {
 fn only_what_is_fixed_at_planning_is_in_the_spec_digest() {
     let digest = |spec| spec_digest(&delivery(spec).spec);
     let base = digest(json!({}));
-    for free in [json!({ "suspend": true }), json!({ "cancel": true }), json!({ "emailFeedback": false })] {
+    for free in [
+        json!({ "suspend": true }),
+        json!({ "cancel": true }),
+        json!({ "emailFeedback": false }),
+    ] {
         assert_eq!(digest(free.clone()), base, "{free}");
     }
-    for fixed in [json!({ "priority": "High" }), json!({ "testMode": true }), json!({ "sender": { "address": "x@example.com" } })] {
+    for fixed in [
+        json!({ "priority": "High" }),
+        json!({ "testMode": true }),
+        json!({ "sender": { "address": "x@example.com" } }),
+    ] {
         assert_ne!(digest(fixed.clone()), base, "{fixed}");
     }
 }
@@ -180,9 +201,19 @@ fn weights_come_from_usable_addresses() {
     let weights = |affinity: Option<Value>, ips: &[SendingIp]| {
         let affinity = affinity.map(|affinity| serde_json::from_value(affinity).unwrap());
         let weights = sender_weights("pool", 3, affinity.as_ref(), ips);
-        weights.map(|weights| weights.into_iter().map(|weight| (weight.sender, weight.weight)).collect::<Vec<_>>())
+        weights.map(|weights| {
+            weights
+                .into_iter()
+                .map(|weight| (weight.sender, weight.weight))
+                .collect::<Vec<_>>()
+        })
     };
-    let named = |pairs: &[(&str, u64)]| pairs.iter().map(|&(sender, weight)| (sender.to_owned(), weight)).collect::<Vec<_>>();
+    let named = |pairs: &[(&str, u64)]| {
+        pairs
+            .iter()
+            .map(|&(sender, weight)| (sender.to_owned(), weight))
+            .collect::<Vec<_>>()
+    };
     let gold = || Some(json!({ "matchLabels": { "tier": "gold" } }));
 
     let ips = [
@@ -192,12 +223,24 @@ fn weights_come_from_usable_addresses() {
         ip("other-pool", Some("pool-0"), json!({ "pool": "other" })),
         ip("gone-sender", Some("pool-3"), json!({})),
         ip("suspended", Some("pool-2"), json!({ "suspend": true })),
-        ip("gold", Some("pool-0"), json!({ "weight": 0, "labels": { "tier": "gold" } })),
+        ip(
+            "gold",
+            Some("pool-0"),
+            json!({ "weight": 0, "labels": { "tier": "gold" } }),
+        ),
         stalled(ip("stalled", Some("pool-0"), json!({}))),
     ];
     assert_eq!(weights(None, &ips).unwrap(), named(&[("pool-1", 120)]));
-    assert_eq!(weights(gold(), &ips).unwrap(), named(&[("pool-0", 1)]), "weight 0 is for affinity");
-    assert_eq!(weights(None, &ips[5..]).unwrap(), named(&[("pool-2", 100)]), "suspended, but the only one");
+    assert_eq!(
+        weights(gold(), &ips).unwrap(),
+        named(&[("pool-0", 1)]),
+        "weight 0 is for affinity"
+    );
+    assert_eq!(
+        weights(None, &ips[5..]).unwrap(),
+        named(&[("pool-2", 100)]),
+        "suspended, but the only one"
+    );
     let none = weights(None, &ips[6..]).unwrap_err().to_string();
     assert!(none.contains("1 with weight 0"), "{none}");
     assert!(weights(gold(), &ips[..6]).is_err());
@@ -207,9 +250,14 @@ fn weights_come_from_usable_addresses() {
 
 #[test]
 fn many_senders_are_in_the_order_of_their_ordinals() {
-    let ips: Vec<_> = (0..12).map(|ordinal| ip("x", Some(&format!("pool-{ordinal}")), json!({}))).collect();
+    let ips: Vec<_> = (0..12)
+        .map(|ordinal| ip("x", Some(&format!("pool-{ordinal}")), json!({})))
+        .collect();
     let weights = sender_weights("pool", 12, None, &ips).unwrap();
-    assert_eq!((weights[2].sender.as_str(), weights[10].sender.as_str()), ("pool-2", "pool-10"));
+    assert_eq!(
+        (weights[2].sender.as_str(), weights[10].sender.as_str()),
+        ("pool-2", "pool-10")
+    );
 }
 
 #[test]
@@ -219,7 +267,10 @@ fn attachments_are_resolved_and_checked() {
     };
     let file = |source: Value| {
         let mut attachment = json!({ "filename": "a.pdf", "contentType": "application/pdf" });
-        attachment.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        attachment
+            .as_object_mut()
+            .unwrap()
+            .extend(source.as_object().unwrap().clone());
         with(attachment)
     };
     let ips = [ip("a", Some("pool-0"), json!({}))];
@@ -252,9 +303,12 @@ fn attachments_are_resolved_and_checked() {
 
 #[test]
 fn a_message_that_does_not_fit_is_refused_with_its_size() {
-    let large = delivery(json!({ "message": { "subject": "s", "text": "x".repeat(500_000), "html": "y".repeat(450_000) } }));
+    let large =
+        delivery(json!({ "message": { "subject": "s", "text": "x".repeat(500_000), "html": "y".repeat(450_000) } }));
     let problem = plan_of(&large, &csv(1), &[ip("a", Some("pool-0"), json!({}))]).unwrap_err();
-    let PlanProblem::MessageTooLarge { bytes } = problem else { panic!("{problem}") };
+    let PlanProblem::MessageTooLarge { bytes } = problem else {
+        panic!("{problem}")
+    };
     assert!(bytes > 950_000);
 }
 
@@ -267,7 +321,10 @@ fn ignored_rows_count_and_the_first_hundred_are_named() {
     let plan = plan_of(&delivery(json!({})), &list, &[ip("a", Some("pool-0"), json!({}))]).unwrap();
     let snapshot = plan.message_slice.spec.message.unwrap();
     assert_eq!(snapshot.total, 151);
-    assert_eq!(snapshot.ignored, BTreeMap::from([("Duplicate".into(), 149), ("Malformed address".into(), 1)]));
+    assert_eq!(
+        snapshot.ignored,
+        BTreeMap::from([("Duplicate".into(), 149), ("Malformed address".into(), 1)])
+    );
     assert_eq!(snapshot.ignored_rows.len(), 100);
     assert_eq!((snapshot.ignored_rows[0].index, plan.slices[0].spec.rows.len()), (1, 1));
 }
@@ -288,10 +345,23 @@ fn inline_addresses_are_read_like_those_of_a_list() {
         };
         RecipientList::from_inline(&addresses.iter().map(recipient).collect::<Vec<_>>())
     };
-    let list = inline(&[" Ada@Example.COM ", "ada@example.com", "", "x@bücher.example", "eve@example.com\r\nDATA"]);
-    let addresses: Vec<_> = list.rows.iter().map(|row| (row.index, row.recipient.address.as_str())).collect();
+    let list = inline(&[
+        " Ada@Example.COM ",
+        "ada@example.com",
+        "",
+        "x@bücher.example",
+        "eve@example.com\r\nDATA",
+    ]);
+    let addresses: Vec<_> = list
+        .rows
+        .iter()
+        .map(|row| (row.index, row.recipient.address.as_str()))
+        .collect();
     assert_eq!(addresses, [(0, "Ada@example.com"), (3, "x@xn--bcher-kva.example")]);
-    assert_eq!(json!(list.ignored), json!({ "Duplicate": 1, "Address not specified": 1, "Malformed address": 1 }));
+    assert_eq!(
+        json!(list.ignored),
+        json!({ "Duplicate": 1, "Address not specified": 1, "Malformed address": 1 })
+    );
     assert_eq!(list.ignored_rows[0].reason, "row 1: an earlier row has this address");
 }
 
@@ -303,7 +373,10 @@ fn a_byte_order_mark_is_no_part_of_the_first_column() {
 
 #[test]
 fn a_row_that_fits_into_no_slice_is_ignored() {
-    let text = format!("email,text\na@example.com,{}\nb@example.com,b\n", "x".repeat(600 * 1024));
+    let text = format!(
+        "email,text\na@example.com,{}\nb@example.com,b\n",
+        "x".repeat(600 * 1024)
+    );
     let list = RecipientList::parse(text.as_bytes(), ListFormat::Csv).unwrap();
     assert_eq!((list.total, list.rows.len(), list.ignored["Row too large"]), (2, 1, 1));
 }
@@ -319,57 +392,19 @@ fn a_hundred_thousand_rows_are_planned_into_bounded_slices() {
 
 #[test]
 fn warnings_name_what_was_asked_for() {
-    let plan = plan_of(&delivery(json!({ "validity": "5d" })), &csv(1), &[ip("a", Some("pool-0"), json!({}))]).unwrap();
+    let plan = plan_of(
+        &delivery(json!({ "validity": "5d" })),
+        &csv(1),
+        &[ip("a", Some("pool-0"), json!({}))],
+    )
+    .unwrap();
     let asked = "5d".parse().unwrap();
     let domain = "example.com".parse().unwrap();
-    assert_eq!(plan.warnings, [PlanWarning::ValidityClamped { asked }, PlanWarning::DkimMissing { domain }]);
-}
-
-fn dkim_key(name: &str, domain: &str, ready: bool) -> DkimKey {
-    let status = if ready { "True" } else { "False" };
-    serde_json::from_value(json!({
-        "apiVersion": "relaypool.dev/v1alpha1",
-        "kind": "DkimKey",
-        "metadata": { "name": name, "generation": 1 },
-        "spec": { "domain": domain, "selector": name },
-        "status": {
-            "observedGeneration": 1,
-            "keyVersion": "v1",
-            "conditions": [{
-                "type": "Ready", "status": status, "reason": "R", "message": "why", "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }],
-        },
-    }))
-    .unwrap()
-}
-
-#[test]
-fn keys_of_the_domain_sign_or_those_of_its_nearest_parent() {
-    let from = |domain: &str| domain.parse::<Domain>().unwrap();
-    let keys = [
-        dkim_key("a", "example.com", true),
-        dkim_key("b", "news.example.com", true),
-        dkim_key("c", "news.example.com", true),
-        dkim_key("d", "example.org", false),
-    ];
-    let selectors = |domain: &str| match choose_keys(&from(domain), &keys) {
-        KeyChoice::Sign(keys) => keys.iter().map(|key| key.selector.to_string()).collect::<Vec<_>>(),
-        KeyChoice::NoKey => vec![],
-        KeyChoice::Wait { key, .. } => vec![format!("wait for {key}")],
-    };
-    assert_eq!(selectors("example.com"), ["a"]);
-    assert_eq!(selectors("news.example.com"), ["b", "c"]);
-    assert_eq!(selectors("x.news.example.com"), ["b", "c"]);
-    assert_eq!(selectors("other.example.com"), ["a"]);
-    assert_eq!(selectors("example.net"), [""; 0]);
-    assert_eq!(selectors("example.org"), ["wait for d"]);
-}
-
-#[test]
-fn one_key_that_is_not_ready_holds_the_mail() {
-    let mut stale = dkim_key("stale", "example.com", true);
-    stale.metadata.generation = Some(2);
-    let keys = [dkim_key("good", "example.com", true), stale];
-    let choice = choose_keys(&"example.com".parse().unwrap(), &keys);
-    assert!(matches!(choice, KeyChoice::Wait { key, .. } if key == "stale"));
+    assert_eq!(
+        plan.warnings,
+        [
+            PlanWarning::ValidityClamped { asked },
+            PlanWarning::DkimMissing { domain }
+        ]
+    );
 }

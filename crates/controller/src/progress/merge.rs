@@ -57,13 +57,15 @@ fn sum(reasons: impl Iterator<Item = ReasonCount>) -> Vec<ReasonCount> {
         let sum = sums.entry(key).or_default();
         *sum = sum.saturating_add(reason.count);
     }
-    let counted = sums.into_iter().map(|((status, reason, bounce_code, category), count)| ReasonCount {
-        status,
-        reason,
-        bounce_code,
-        category,
-        count,
-    });
+    let counted = sums
+        .into_iter()
+        .map(|((status, reason, bounce_code, category), count)| ReasonCount {
+            status,
+            reason,
+            bounce_code,
+            category,
+            count,
+        });
     let mut list: Vec<_> = counted.collect();
     // The sort is stable, so equal counts stay in the order of their keys and a status does not flicker.
     list.sort_by_key(|reason| Reverse(reason.count));
@@ -83,7 +85,11 @@ pub(super) fn domains(slices: &[&SliceView]) -> Vec<DomainProgress> {
     }
     let mut list: Vec<_> = sums.into_values().collect();
     list.sort_by_key(|progress| Reverse(progress.total));
-    let room = if others.total > 0 || list.len() > MAX_DOMAINS { MAX_DOMAINS - 1 } else { MAX_DOMAINS };
+    let room = if others.total > 0 || list.len() > MAX_DOMAINS {
+        MAX_DOMAINS - 1
+    } else {
+        MAX_DOMAINS
+    };
     for progress in list.drain(room.min(list.len())..) {
         add(&mut others, &progress);
     }

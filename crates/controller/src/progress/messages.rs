@@ -50,7 +50,11 @@ fn of_ignored(row: &IgnoredRow) -> MessageReport {
 
 fn of_slice(slice: &SliceView, email_feedback: bool) -> Vec<MessageReport> {
     let positions = Positions::of(slice);
-    let details = slice.status.as_ref().map(|status| status.details.as_slice()).unwrap_or_default();
+    let details = slice
+        .status
+        .as_ref()
+        .map(|status| status.details.as_slice())
+        .unwrap_or_default();
     let heads = slice.spec.rows.heads.iter().enumerate();
     heads
         .map(|(position, head)| {

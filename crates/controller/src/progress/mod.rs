@@ -83,12 +83,7 @@ pub fn delivery_status(input: &StatusInput<'_>) -> DeliveryStatus {
     }
 }
 
-fn planned(
-    input: &StatusInput<'_>,
-    message_slice: &SliceView,
-    run: &RunView,
-    slices: &[&SliceView],
-) -> DeliveryStatus {
+fn planned(input: &StatusInput<'_>, message_slice: &SliceView, run: &RunView, slices: &[&SliceView]) -> DeliveryStatus {
     let spec = &input.delivery.spec;
     let tally = run_tally(run, slices);
     let finished = tally.is_finished();
@@ -100,7 +95,11 @@ fn planned(
         format!("no DkimKey is for {domain} or a parent of it: the mail is not signed")
     });
     conditions.set_or_remove(ConditionType::DkimMissing, DeliveryReason::NoDkimKey, unsigned);
-    warn_about_spec(&mut conditions, input, message_slice.annotations().get(SPEC_DIGEST_ANNOTATION));
+    warn_about_spec(
+        &mut conditions,
+        input,
+        message_slice.annotations().get(SPEC_DIGEST_ANNOTATION),
+    );
 
     DeliveryStatus {
         observed_generation: input.delivery.meta().generation,
@@ -145,7 +144,9 @@ fn unplanned(
         }),
         conditions: conditions.finish(),
         counts: tally.map(|tally| tally.counts(spec.email_feedback)),
-        reasons: recipients.map(|list| merge::ignored_reasons(&list.ignored)).unwrap_or_default(),
+        reasons: recipients
+            .map(|list| merge::ignored_reasons(&list.ignored))
+            .unwrap_or_default(),
         messages: recipients
             .map(|list| messages::ignored_messages(&spec.report_detail, list.total, &list.ignored_rows))
             .unwrap_or_default(),
@@ -155,7 +156,11 @@ fn unplanned(
 }
 
 fn canceled_unplanned(input: &StatusInput<'_>) -> DeliveryStatus {
-    let previous = input.delivery.status.as_ref().and_then(|status| status.completed_at.clone());
+    let previous = input
+        .delivery
+        .status
+        .as_ref()
+        .and_then(|status| status.completed_at.clone());
     let mut conditions = conditions_so_far(input);
     let message = "canceled before it was planned: nothing was sent";
     conditions.readiness(Readiness::Ready, DeliveryReason::Canceled, message);
@@ -230,9 +235,10 @@ fn held_up<'a>(slice: &&'a SliceView) -> Option<(String, &'a str)> {
         return None;
     }
     let abnormal = [ConditionType::Stalled, ConditionType::Reconciling];
-    let says = status.conditions.iter().find(|condition| {
-        abnormal.iter().any(|kind| kind.as_str() == condition.type_) && condition.status == "True"
-    });
+    let says = status
+        .conditions
+        .iter()
+        .find(|condition| abnormal.iter().any(|kind| kind.as_str() == condition.type_) && condition.status == "True");
     Some((slice.name_any(), says.map_or("", |condition| &condition.message)))
 }
 
@@ -240,12 +246,21 @@ fn held_up<'a>(slice: &&'a SliceView) -> Option<(String, &'a str)> {
 fn warn_about_spec(conditions: &mut Conditions, input: &StatusInput<'_>, planned: Option<&String>) {
     let spec = &input.delivery.spec;
     let clamped = spec.validity.filter(|&asked| asked > MAX_VALIDITY);
-    let clamped = clamped.map(|asked| format!("validity {asked} is longer than {MAX_VALIDITY}: {MAX_VALIDITY} applies"));
-    conditions.set_or_remove(ConditionType::ValidityClamped, DeliveryReason::LongerThan84Hours, clamped);
+    let clamped =
+        clamped.map(|asked| format!("validity {asked} is longer than {MAX_VALIDITY}: {MAX_VALIDITY} applies"));
+    conditions.set_or_remove(
+        ConditionType::ValidityClamped,
+        DeliveryReason::LongerThan84Hours,
+        clamped,
+    );
 
     let changed = planned.is_some_and(|planned| *planned != spec_digest(spec));
     let fields = spec.fields_not_in_effect(input.surroundings);
-    let reason = if changed { DeliveryReason::ChangedAfterStart } else { DeliveryReason::FieldsNotInEffect };
+    let reason = if changed {
+        DeliveryReason::ChangedAfterStart
+    } else {
+        DeliveryReason::FieldsNotInEffect
+    };
     let parts: Vec<String> = changed
         .then(|| {
             "the spec was changed after planning: the run goes on as it was planned, and only suspend and cancel act; \
@@ -271,7 +286,10 @@ fn statuses<'a>(slices: &'a [&SliceView]) -> impl Iterator<Item = &'a relaypool_
 
 /// Whether a slice has nothing left to do.
 pub fn slice_finished(slice: &SliceView) -> bool {
-    slice.status.as_ref().is_some_and(|status| status.phase == Some(SlicePhase::Finished))
+    slice
+        .status
+        .as_ref()
+        .is_some_and(|status| status.phase == Some(SlicePhase::Finished))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
+use relaypool_api::DeliverySlice;
 use relaypool_api::delivery_slice::DeliverySliceStatus;
 use relaypool_api::message::{IgnoredRow, MessageSnapshot, SigningKeyRef};
 use relaypool_api::types::Duration;
-use relaypool_api::DeliverySlice;
 use serde::Deserialize;
 
 /// Most recipients of a Delivery whose messages are listed one by one.
@@ -101,7 +101,11 @@ impl From<Vec<RowHead>> for Rows {
     fn from(heads: Vec<RowHead>) -> Self {
         Self {
             count: heads.len(),
-            heads: if heads.len() > MAX_LISTED_MESSAGES { Vec::new() } else { heads },
+            heads: if heads.len() > MAX_LISTED_MESSAGES {
+                Vec::new()
+            } else {
+                heads
+            },
         }
     }
 }

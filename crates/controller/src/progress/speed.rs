@@ -90,7 +90,9 @@ mod tests {
             meter.measure(start + Duration::from_millis(10 * tick), totals(tick, 0));
         }
         assert!(meter.samples.len() <= 63, "{}", meter.samples.len());
-        let speed = meter.measure(start + Duration::from_secs(1_000), totals(100_000, 0)).unwrap();
+        let speed = meter
+            .measure(start + Duration::from_secs(1_000), totals(100_000, 0))
+            .unwrap();
         assert!((95.0..105.0).contains(&speed.relay_per_second), "{speed:?}");
     }
 
@@ -99,7 +101,9 @@ mod tests {
         let start = Instant::now();
         let mut meter = SpeedMeter::default();
         meter.measure(start, totals(0, 0));
-        let speed = meter.measure(start + Duration::from_secs(600), totals(600, 600)).unwrap();
+        let speed = meter
+            .measure(start + Duration::from_secs(600), totals(600, 600))
+            .unwrap();
         assert_eq!(speed.delivery_per_second, 1.0);
     }
 }

@@ -95,7 +95,9 @@ fn add(tally: &mut Tally, positions: &Positions, rows: u64) {
 /// How many of the indices lie below `end`.
 fn count_below(ranges: &IndexRanges, end: u64) -> u64 {
     let clipped = ranges.ranges().filter(|range| *range.start() < end);
-    clipped.map(|range| (*range.end()).min(end - 1) - range.start() + 1).sum()
+    clipped
+        .map(|range| (*range.end()).min(end - 1) - range.start() + 1)
+        .sum()
 }
 
 /// A list that is not planned.

@@ -97,7 +97,12 @@ fn condition<'a>(status: &'a DeliveryStatus, kind: &str) -> Option<(&'a str, &'a
 fn counts_follow_the_feedback_mode() {
     let ranges = json!({ "waiting": "0-1", "sent": "2-5", "failed": "6", "canceled": "7" });
     let slices = [
-        slice("a", 0, 10, json!({ "phase": "Accepted", "ranges": ranges, "acceptedAt": "2026-03-01T11:00:00Z" })),
+        slice(
+            "a",
+            0,
+            10,
+            json!({ "phase": "Accepted", "ranges": ranges, "acceptedAt": "2026-03-01T11:00:00Z" }),
+        ),
         slice("b", 10, 5, Value::Null),
     ];
     let with = delivery(json!({}));
@@ -129,7 +134,9 @@ fn the_total_is_the_plans_whatever_slices_say() {
         (json!({ "sent": "0-4", "waiting": "3-9" }), 5, 5),
     ] {
         let slices = [slice("a", 0, 10, json!({ "ranges": ranges }))];
-        let counts = status_of(&base, &message_slice(&base, 20, 0, 2), &slices).counts.unwrap();
+        let counts = status_of(&base, &message_slice(&base, 20, 0, 2), &slices)
+            .counts
+            .unwrap();
         assert_eq!(counts.total, 20, "{ranges}");
         assert_eq!((counts.taken_into_account, counts.sent), (waiting, sent), "{ranges}");
     }
@@ -151,7 +158,11 @@ fn phases() {
         (json!({}), done(), DeliveryPhase::Completed),
     ] {
         let delivery = delivery(spec.clone());
-        let status = status_of(&delivery, &message_slice(&delivery, 2, 0, 1), &[slice("a", 0, 2, slice_status)]);
+        let status = status_of(
+            &delivery,
+            &message_slice(&delivery, 2, 0, 1),
+            &[slice("a", 0, 2, slice_status)],
+        );
         assert_eq!(status.phase, Some(expected), "{spec}");
         assert_eq!(condition(&status, "Ready"), Some(("True", "Planned")));
         let ended = matches!(expected, DeliveryPhase::Completed | DeliveryPhase::Canceled);
@@ -191,13 +202,25 @@ fn small_deliveries_list_each_message() {
     ]);
     let slices = [
         slice("b", 3, 1, Value::Null),
-        slice("a", 0, 3, json!({ "ranges": { "sent": "0", "waiting": "1", "failed": "2" }, "details": details })),
+        slice(
+            "a",
+            0,
+            3,
+            json!({ "ranges": { "sent": "0", "waiting": "1", "failed": "2" }, "details": details }),
+        ),
     ];
     let status = status_of(&delivery, &message_slice(&delivery, 5, 1, 2), &slices);
     let shown: Vec<_> = status
         .messages
         .iter()
-        .map(|message| (message.index, message.address.as_str(), message.status, message.attempts))
+        .map(|message| {
+            (
+                message.index,
+                message.address.as_str(),
+                message.status,
+                message.attempts,
+            )
+        })
         .collect();
     assert_eq!(
         shown,
@@ -213,7 +236,11 @@ fn small_deliveries_list_each_message() {
     assert!(status.messages[1].next_attempt.is_some());
 
     let quiet = self::delivery(json!({ "reportDetail": "Counts" }));
-    assert!(status_of(&quiet, &message_slice(&quiet, 5, 1, 2), &slices).messages.is_empty());
+    assert!(
+        status_of(&quiet, &message_slice(&quiet, 5, 1, 2), &slices)
+            .messages
+            .is_empty()
+    );
     let large = message_slice(&delivery, 101, 0, 2);
     assert!(status_of(&delivery, &large, &slices).messages.is_empty());
 }
@@ -223,22 +250,39 @@ fn reasons_and_domains_are_summed_and_bounded() {
     let delivery = delivery(json!({}));
     let reason = |status: &str, name: &str, count: u64| json!({ "status": status, "reason": name, "bounceCode": 10, "count": count });
     let domain = |name: &str, total: u64| json!({ "domain": name, "total": total, "sent": 1, "waiting": 0, "failed": 0, "perSecond": 0.26 });
-    let many_reasons: Vec<_> = (0..60).map(|number| reason("Failed", &format!("reason {number:02}"), 1)).collect();
-    let many_domains: Vec<_> = (0..60).map(|number| domain(&format!("d{number:02}.example"), 10)).collect();
+    let many_reasons: Vec<_> = (0..60)
+        .map(|number| reason("Failed", &format!("reason {number:02}"), 1))
+        .collect();
+    let many_domains: Vec<_> = (0..60)
+        .map(|number| domain(&format!("d{number:02}.example"), 10))
+        .collect();
     let slices = [
         slice("a", 0, 10, json!({ "reasons": many_reasons, "domains": many_domains })),
-        slice("b", 10, 10, json!({
-            "reasons": [reason("Failed", "reason 07", 5), reason("TakenIntoAccount", "Mailbox full", 9)],
-            "domains": [domain("d33.example", 100), domain("other", 7)],
-        })),
+        slice(
+            "b",
+            10,
+            10,
+            json!({
+                "reasons": [reason("Failed", "reason 07", 5), reason("TakenIntoAccount", "Mailbox full", 9)],
+                "domains": [domain("d33.example", 100), domain("other", 7)],
+            }),
+        ),
     ];
     let status = status_of(&delivery, &message_slice(&delivery, 23, 3, 2), &slices);
     assert_eq!(status.reasons.len(), 50);
-    let top: Vec<_> = status.reasons.iter().take(3).map(|reason| (reason.reason.as_str(), reason.count)).collect();
+    let top: Vec<_> = status
+        .reasons
+        .iter()
+        .take(3)
+        .map(|reason| (reason.reason.as_str(), reason.count))
+        .collect();
     assert_eq!(top, [("Mailbox full", 9), ("reason 07", 6), ("Duplicate", 3)]);
 
     assert_eq!(status.domains.len(), 50);
-    assert_eq!((status.domains[0].domain.as_str(), status.domains[0].total), ("d33.example", 110));
+    assert_eq!(
+        (status.domains[0].domain.as_str(), status.domains[0].total),
+        ("d33.example", 110)
+    );
     assert_eq!(status.domains[0].per_second, 0.5);
     let other = status.domains.last().unwrap();
     // 11 of the 60 have no entry, and 7 had none before.
@@ -251,7 +295,12 @@ fn reasons_and_domains_are_summed_and_bounded() {
 fn without_feedback_what_waits_is_reported_as_sent() {
     let delivery = delivery(json!({ "emailFeedback": false }));
     let reasons = json!([{ "status": "TakenIntoAccount", "reason": "Mailbox full", "count": 1 }]);
-    let slices = [slice("a", 0, 1, json!({ "ranges": { "waiting": "0" }, "reasons": reasons }))];
+    let slices = [slice(
+        "a",
+        0,
+        1,
+        json!({ "ranges": { "waiting": "0" }, "reasons": reasons }),
+    )];
     let status = status_of(&delivery, &message_slice(&delivery, 1, 0, 1), &slices);
     assert_eq!(status.messages[0].status, LogStatus::Sent);
     let ReasonCount { status, .. } = &status.reasons[0];
@@ -264,7 +313,10 @@ fn warnings_are_conditions_that_come_and_go() {
     let mut message = message_slice(&base, 1, 0, 1);
     message.spec.message.as_mut().unwrap().dkim_keys.clear();
     let status = status_of(&base, &message, &[]);
-    assert_eq!(condition(&status, "ValidityClamped"), Some(("True", "LongerThan84Hours")));
+    assert_eq!(
+        condition(&status, "ValidityClamped"),
+        Some(("True", "LongerThan84Hours"))
+    );
     assert_eq!(condition(&status, "DkimMissing"), Some(("True", "NoDkimKey")));
     assert_eq!(condition(&status, "NotInEffect"), None);
     assert_eq!(status.validity.unwrap().to_string(), "84h");
@@ -288,10 +340,23 @@ fn what_holds_a_slice_up_is_said() {
     let stalled = json!({
         "type": "Stalled", "status": "True", "reason": "WaitingForKey", "message": "no key v2", "lastTransitionTime": NOW,
     });
-    let slices = [slice("news-f-0", 0, 1, json!({ "phase": "Waiting", "conditions": [stalled] }))];
+    let slices = [slice(
+        "news-f-0",
+        0,
+        1,
+        json!({ "phase": "Waiting", "conditions": [stalled] }),
+    )];
     let status = status_of(&delivery, &message_slice(&delivery, 1, 0, 1), &slices);
-    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
-    assert!(ready.message.ends_with("1 slices wait, such as news-f-0: no key v2"), "{}", ready.message);
+    let ready = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+        .unwrap();
+    assert!(
+        ready.message.ends_with("1 slices wait, such as news-f-0: no key v2"),
+        "{}",
+        ready.message
+    );
 }
 
 #[test]

@@ -186,6 +186,7 @@ impl Throughput {
         let policy = serde_json::from_value(json!({
             "match": { "domains": ["*"] },
             "limits": { "maxConnections": self.connections, "maxMessagesPerConnection": 1_000_000 },
+            "tls": "Disabled",
         }))?;
         engine
             .set_policies(PolicySet::new(vec![("bench".to_owned(), policy)]))

@@ -30,6 +30,11 @@ impl Demo {
     pub async fn run(self) -> anyhow::Result<()> {
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let folder = self.keep.as_deref().unwrap_or(temporary.path());
+        anyhow::ensure!(
+            !folder.join("state").exists(),
+            "{} has the state of an earlier demo: name a new folder, or look at that one again with `relaypool local`",
+            folder.display()
+        );
         let files = folder.join("yaml");
         std::fs::create_dir_all(&files).with_context(|| format!("cannot make {}", files.display()))?;
 

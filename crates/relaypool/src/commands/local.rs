@@ -53,10 +53,18 @@ impl Local {
         let snapshot = runner.snapshot().await?;
         bars.show(&snapshot);
         bars.finish();
-        runner.drain(GRACE).await;
+        tokio::select! {
+            () = runner.drain(GRACE) => {}
+            // Whoever asks a second time does not want to wait for open transactions.
+            signal = termination() => signal?,
+        }
         self.print(&snapshot.deliveries)?;
         if interrupted {
             anyhow::bail!("interrupted: run the same command again to continue");
+        }
+        for delivery in snapshot.suspended() {
+            let advice = "is suspended: take spec.suspend out and run the same command again to continue";
+            writeln!(std::io::stderr(), "Delivery {delivery} {advice}")?;
         }
         Ok(())
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 use kube::core::Resource;
-use relaypool_api::schema::unknown_fields;
+use kube::core::object::HasSpec;
+use relaypool_api::not_in_effect::{NotInEffect, Surroundings, notice};
+use relaypool_api::schema::{unknown_fields, violations};
 use relaypool_api::validation::Validate;
 use relaypool_api::{Delivery, DkimKey, MxPolicy, RelayPool, SendingIp};
 use serde::Deserialize;
@@ -120,47 +122,93 @@ impl Objects {
     }
 
     fn add(&mut self, document: &Document<'_>) -> Result<(), ObjectError> {
-        let Some(head) = document.parse::<Option<Head>>()? else {
-            return Ok(());
-        };
-        match head.kind.as_str() {
+        let Some(head) = document.head()? else { return Ok(()) };
+        let is_new = match head.kind.as_str() {
             "RelayPool" => insert(&mut self.pools, document.checked(&head)?),
             "SendingIp" => insert(&mut self.ips, document.checked(&head)?),
             "MxPolicy" => insert(&mut self.policies, document.checked(&head)?),
             "DkimKey" => insert(&mut self.keys, document.checked(&head)?),
             "Delivery" => insert(&mut self.deliveries, document.checked(&head)?),
-            "Secret" => insert(&mut self.secrets, with_string_data(document.parse()?)),
-            "ConfigMap" => insert(&mut self.config_maps, document.parse()?),
+            "Secret" => insert(&mut self.secrets, document.secret(&head)?),
+            "ConfigMap" => insert(&mut self.config_maps, document.named(&head)?),
             // What a cluster needs beside these means nothing here.
-            "Namespace" | "Kustomization" => {}
+            "Namespace" | "Kustomization" => true,
             other => return Err(document.invalid(&head, format!("kind '{other}' is not known here"))),
+        };
+        if is_new {
+            Ok(())
+        } else {
+            Err(document.invalid(&head, "there is another of this kind and name before it".to_owned()))
         }
-        Ok(())
     }
 }
 
 impl Document<'_> {
-    fn parse<T: DeserializeOwned>(&self) -> Result<T, ObjectError> {
-        serde_yaml::from_str(self.text).map_err(|error| ObjectError::Yaml {
-            path: self.path.to_owned(),
-            line: error.location().map(|location| self.first_line + location.line()),
-            problem: without_location(&error),
-        })
+    /// What the document is; none where it is empty.
+    fn head(&self) -> Result<Option<Head>, ObjectError> {
+        match self.parse()? {
+            serde_yaml::Value::Null => Ok(None),
+            serde_yaml::Value::Mapping(_) => self.parse().map(Some),
+            _ => Err(ObjectError::Yaml {
+                path: self.path.to_owned(),
+                line: Some(self.first_line + 1),
+                problem: "this is no object: it begins with apiVersion, kind and metadata".to_owned(),
+            }),
+        }
     }
 
-    /// An object of ours: no unknown field, and all rules kept.
-    fn checked<K: DeserializeOwned + Validate>(&self, head: &Head) -> Result<K, ObjectError> {
-        let raw: serde_json::Value = self.parse()?;
-        if head.metadata.name.is_empty() {
-            return Err(self.invalid(head, "metadata.name is missing".to_owned()));
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, ObjectError> {
+        serde_yaml::from_str(self.text).map_err(|error| self.malformed(&error, without_location(&error)))
+    }
+
+    /// An object with a name that an API server would take: names become parts of the names of files.
+    fn named<T: DeserializeOwned>(&self, head: &Head) -> Result<T, ObjectError> {
+        match head.metadata.name.as_str() {
+            "" => Err(self.invalid(head, "metadata.name is missing".to_owned())),
+            name if !is_object_name(name) => Err(self.invalid(head, NO_OBJECT_NAME.to_owned())),
+            _ => self.parse(),
         }
+    }
+
+    /// An object of ours: no unknown field, all rules kept, and nothing that only later versions can do.
+    fn checked<K>(&self, head: &Head) -> Result<K, ObjectError>
+    where
+        K: DeserializeOwned + Validate + HasSpec,
+        K::Spec: NotInEffect,
+    {
+        let raw: serde_json::Value = self.named(head)?;
         if let Some(unknown) = unknown_fields(&head.kind, &raw).first() {
             return Err(self.invalid(head, unknown.to_string()));
         }
         let object: K = self.parse()?;
-        match object.problems().first() {
-            Some(problem) => Err(self.invalid(head, problem.to_string())),
-            None => Ok(object),
+        let mut problems = violations(&head.kind, &raw);
+        problems.extend(object.problems());
+        problems.extend(object.spec().obstacles());
+        if let Some(problem) = problems.first() {
+            return Err(self.invalid(head, problem.to_string()));
+        }
+        let ignored = object.spec().fields_not_in_effect(Surroundings::Elsewhere);
+        if !ignored.is_empty() {
+            tracing::warn!("{} {}: {}", head.kind, head.metadata.name, notice(&ignored));
+        }
+        Ok(object)
+    }
+
+    /// Errors say where a Secret is wrong, but in words of their own: those of the parser may quote what is secret.
+    fn secret(&self, head: &Head) -> Result<Secret, ObjectError> {
+        let _: serde::de::IgnoredAny = self.named(head)?;
+        let secret = serde_yaml::from_str(self.text).map_err(|error| {
+            let problem = format!("Secret {}: data maps names to base64, stringData maps names to text", head.metadata.name);
+            self.malformed(&error, problem)
+        })?;
+        Ok(with_string_data(secret))
+    }
+
+    fn malformed(&self, error: &serde_yaml::Error, problem: String) -> ObjectError {
+        ObjectError::Yaml {
+            path: self.path.to_owned(),
+            line: error.location().map(|location| self.first_line + location.line()),
+            problem,
         }
     }
 
@@ -176,8 +224,23 @@ impl Document<'_> {
     }
 }
 
-fn insert<K: Resource>(objects: &mut BTreeMap<String, K>, object: K) {
-    objects.insert(object.name_any(), object);
+/// False when there was one of the same name.
+fn insert<K: Resource>(objects: &mut BTreeMap<String, K>, object: K) -> bool {
+    objects.insert(object.name_any(), object).is_none()
+}
+
+const NO_OBJECT_NAME: &str = "metadata.name is made of lower case letters, digits, '-' and '.', and begins and ends with \
+                              a letter or digit";
+
+/// The API server's rule for the names of our kinds (RFC 1123 subdomain).
+fn is_object_name(name: &str) -> bool {
+    let is_alphanumeric = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            label.starts_with(is_alphanumeric)
+                && label.ends_with(is_alphanumeric)
+                && label.chars().all(|character| is_alphanumeric(character) || character == '-')
+        })
 }
 
 /// As the API server does: `stringData` is plain text for people, and goes into `data`.
@@ -221,7 +284,7 @@ fn documents<'a>(path: &'a Path, text: &'a str) -> Vec<Document<'a>> {
     let (mut start, mut first_line, mut at) = (0, 0, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let end = at + line.len();
-        if line.trim_end() == "---" {
+        if is_separator(line) {
             documents.push(Document {
                 path,
                 text: &text[start..at],
@@ -243,6 +306,13 @@ fn documents<'a>(path: &'a Path, text: &'a str) -> Vec<Document<'a>> {
             .any(|line| !line.trim().is_empty() && !line.starts_with('#'))
     });
     documents
+}
+
+/// `---`, with a comment behind it or without.
+fn is_separator(line: &str) -> bool {
+    let Some(rest) = line.strip_prefix("---") else { return false };
+    let words = rest.trim_start();
+    words.is_empty() || (words.len() < rest.len() && words.starts_with('#'))
 }
 
 /// The message without "at line … column …": that line counts from the document's beginning.
@@ -305,6 +375,41 @@ mod tests {
             "{unknown}"
         );
         assert!(error("kind: Pod\nmetadata: {name: p}\n").contains("kind 'Pod' is not known here"));
+        assert!(error("just words\n").starts_with(":1: this is no object"));
+        assert!(error(&format!("{POOL}--- # twice\n{POOL}")).starts_with(":8: RelayPool main: there is another"));
+    }
+
+    #[test]
+    fn what_an_api_server_would_refuse_is_refused() {
+        for (spec, words) in [
+            ("spec: {smtpPort: 0}", "spec.smtpPort: must be at least 1"),
+            ("spec: {returnPathDomain: 'a b'}", "a b"),
+        ] {
+            let refused = error(&POOL.replace("spec: {}", spec));
+            assert!(refused.contains(words), "{refused}");
+        }
+        for name in ["../elsewhere", "Main", "a..b", "-a", "a_b"] {
+            let refused = error(&POOL.replace("main", &format!("'{name}'")));
+            assert!(refused.contains("metadata.name is made of"), "{refused}");
+        }
+        assert!(error(&POOL.replace("name: main", "labels: {}")).contains("metadata.name is missing"));
+    }
+
+    /// Without the proxy, mail would leave from another address than the one that is declared.
+    #[test]
+    fn what_this_version_cannot_do_without_harm_is_refused() {
+        let ip = "kind: SendingIp\nmetadata: {name: a}\nspec: {pool: main, address: 192.0.2.1, ehloName: a.example, egress: {socks5: 'proxy:1080'}}\n";
+        assert!(error(ip).contains("spec.egress.socks5"), "{}", error(ip));
+    }
+
+    #[test]
+    fn errors_in_secrets_do_not_quote_them() {
+        for broken in ["stringData: hunter2", "stringData: {a: [hunter2]}", "data: {a: 'hunter2!'}", "data: hunter2"] {
+            let refused = error(&format!("kind: Secret\nmetadata: {{name: s}}\n{broken}\n"));
+            assert!(refused.contains("Secret s") && !refused.contains("hunter2"), "{refused}");
+        }
+        let key = error("-----BEGIN PRIVATE KEY-----\nhunter2\n");
+        assert!(!key.contains("hunter2"), "{key}");
     }
 
     #[test]

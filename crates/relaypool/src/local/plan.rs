@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use relaypool_api::conditions::{DkimKeyReason, Readiness};
 use relaypool_api::delivery::Recipients;
 use relaypool_api::names::{sender_name, signing_key_entry};
-use relaypool_api::{Delivery, DeliverySlice, DkimKey, DkimKeyStatus, SendingIp};
+use relaypool_api::{Delivery, DeliverySlice, DkimKey, DkimKeyStatus, RelayPool, SendingIp};
 use relaypool_controller::planning::{
     KeyChoice, PlanInput, RecipientList, SourceKind, SourceRef, choose_keys, plan, signing_key,
 };
@@ -34,7 +34,8 @@ pub struct PlannedRun {
 pub fn with_identity(delivery: &Delivery) -> Delivery {
     let mut delivery = delivery.clone();
     let run = delivery.spec.run_id.clone().unwrap_or_default();
-    delivery.metadata.uid = Some(format!("local.{}.{run}", delivery.name_any()));
+    // A name has no slash, so two runs never share an identity.
+    delivery.metadata.uid = Some(format!("local/{}/{run}", delivery.name_any()));
     delivery.metadata.generation = Some(1);
     delivery.metadata.namespace.get_or_insert_with(|| "default".to_owned());
     delivery
@@ -59,9 +60,8 @@ pub fn signing_keys(objects: &Objects) -> anyhow::Result<(Vec<DkimKey>, KeyRing)
     let mut ring = KeyRing::new();
     for key in objects.keys.values() {
         let name = key.name_any();
-        let Some(reference) = &key.spec.secret_ref else {
-            bail!("DkimKey {name}: this version does not generate keys, name a Secret in spec.secretRef");
-        };
+        let reference = key.spec.secret_ref.as_ref();
+        let reference = reference.with_context(|| format!("DkimKey {name}: spec.secretRef is missing"))?;
         let source = SourceRef::secret(&reference.name, &reference.key);
         let pem = content(objects, &source).with_context(|| format!("DkimKey {name}"))?;
         let signing = SigningKey::from_pem(&pem, key.spec.algorithm)
@@ -96,28 +96,48 @@ pub fn planned(
     keys: &[DkimKey],
     folder: &Path,
 ) -> anyhow::Result<PlannedRun> {
-    let file = folder.join(format!("{}.json", delivery.uid().unwrap_or_default().replace('/', "_")));
+    let pool = objects
+        .pools
+        .get(&delivery.spec.pool)
+        .with_context(|| format!("Delivery {}: there is no RelayPool {}", delivery.name_any(), delivery.spec.pool))?;
+    let file = folder.join(file_name(&delivery.uid().unwrap_or_default()));
     if file.exists() {
         let text = std::fs::read(&file).with_context(|| format!("cannot read the plan {}", file.display()))?;
         return serde_json::from_slice(&text).with_context(|| format!("the plan {} is damaged", file.display()));
     }
-    let run = new_plan(delivery, objects, ips, keys).with_context(|| format!("Delivery {}", delivery.name_any()))?;
+    let run =
+        new_plan(delivery, pool, objects, ips, keys).with_context(|| format!("Delivery {}", delivery.name_any()))?;
     write_whole(&file, &serde_json::to_vec(&run)?)?;
     Ok(run)
 }
 
-fn new_plan(delivery: &Delivery, objects: &Objects, ips: &[SendingIp], keys: &[DkimKey]) -> anyhow::Result<PlannedRun> {
+/// Name of the file with the plan of a run: different for different runs, whatever a `runId` is made of.
+fn file_name(uid: &str) -> String {
+    let mut name = String::new();
+    for character in uid.chars() {
+        match character {
+            'a'..='z' | '0'..='9' | '-' | '.' => name.push(character),
+            '/' => name.push('_'),
+            other => name.push_str(&format!("={:x}=", u32::from(other))),
+        }
+    }
+    name + ".json"
+}
+
+fn new_plan(
+    delivery: &Delivery,
+    pool: &RelayPool,
+    objects: &Objects,
+    ips: &[SendingIp],
+    keys: &[DkimKey],
+) -> anyhow::Result<PlannedRun> {
     let spec = &delivery.spec;
-    let pool = objects
-        .pools
-        .get(&spec.pool)
-        .with_context(|| format!("there is no RelayPool {}", spec.pool))?;
-    let message = spec
-        .message
-        .as_ref()
-        .context("relayed deliveries need a running pool")?;
+    let message = spec.message.as_ref().context("spec.message is missing")?;
     check_template(&spec.sender, message)?;
     let recipients = recipients(spec.recipients.as_ref().context("spec.recipients is missing")?, objects)?;
+    if recipients.rows.is_empty() {
+        bail!(nobody(&recipients));
+    }
     let mut attachments = BTreeMap::new();
     for source in message.attachments.iter().filter_map(SourceRef::of_attachment) {
         let bytes = content(objects, &source)?;
@@ -160,7 +180,25 @@ fn recipients(recipients: &Recipients, objects: &Objects) -> anyhow::Result<Reci
         (Some(source), Some(list)) => {
             RecipientList::parse(&content(objects, &source)?, list.format).with_context(|| source.to_string())
         }
-        _ => bail!("recipients from an object store need a running pool"),
+        _ => bail!("spec.recipients is empty"),
+    }
+}
+
+/// Why a list is of no use.
+fn nobody(list: &RecipientList) -> String {
+    let reasons: Vec<String> = list
+        .ignored
+        .iter()
+        .map(|(reason, count)| format!("{count} × {reason}"))
+        .collect();
+    match list.ignored_rows.first() {
+        Some(first) => format!(
+            "none of the {} rows of the list can get the mail: {}; {}",
+            list.total,
+            reasons.join(", "),
+            first.reason
+        ),
+        None => "the list of recipients has no rows".to_owned(),
     }
 }
 
@@ -194,4 +232,23 @@ fn write_whole(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .persist(file)
         .with_context(|| format!("cannot write {}", file.display()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_run_has_a_plan_of_its_own() {
+        let runs = ["a", "a/b", "a_b", "a=2f=b", "", "..", "A", "é"];
+        let files: HashSet<String> = runs
+            .iter()
+            .map(|run| file_name(&format!("local/news/{run}")))
+            .chain([file_name("local/news.a/"), file_name("local/news/.a")])
+            .collect();
+        assert_eq!(files.len(), runs.len() + 2, "{files:?}");
+        assert!(files.iter().all(|file| file.is_ascii() && !file.contains('/')));
+    }
 }

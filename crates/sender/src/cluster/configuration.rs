@@ -48,15 +48,22 @@ impl Configuration {
                 .collect();
             engine.set_policies(PolicySet::new(policies)).await?;
         }
-        if self.ips != before.ips {
-            engine.set_ips(self.ips.iter().map(SourceIp::from).collect()).await?;
-        }
         for (uid, state) in &self.runs {
             if before.runs.get(uid) != Some(state) {
                 engine.set_run_state(uid, *state).await?;
             }
         }
+        // Last, because sending begins with them: by then, all the rest must be in force.
+        if self.usable_ips() != before.usable_ips() {
+            let ips = self.usable_ips().iter().map(SourceIp::from).collect();
+            engine.set_ips(ips).await?;
+        }
         Ok(())
+    }
+
+    /// None before the pool is known: it says where names are looked up and what may be connected to.
+    fn usable_ips(&self) -> &[SendingIp] {
+        if self.pool.is_some() { &self.ips } else { &[] }
     }
 
     async fn apply_pool(&self, engine: &Engine, pool_name: &str) -> Result<(), EngineEnded> {

@@ -118,8 +118,7 @@ impl Follower {
 
     /// Begins with what was known when the process ended.
     async fn recall(&mut self) -> Result<(), EngineEnded> {
-        for report in self.engine.slice_reports(true).await? {
-            self.engine.report_again(&report.id).await?;
+        for report in self.engine.slice_reports().await? {
             self.taken_in.insert(report.id, report.delivery_uid);
         }
         let note = self.engine.note(configuration::NOTE).unwrap_or_else(|error| {
@@ -241,6 +240,11 @@ impl Follower {
             .filter(|delivery| &delivery.spec.pool == pool)
             .filter_map(|delivery| Some((delivery.uid()?, run_state(&delivery))))
             .collect();
+        // One that cannot be read is there all the same: what was wanted with it before goes on.
+        for uid in self.deliveries.unreadable() {
+            let before = self.configuration.runs.get(&uid).copied().unwrap_or_default();
+            states.entry(uid).or_insert(before);
+        }
         for delivery in self.taken_in.values() {
             states.entry(delivery.clone()).or_insert(RunState::Canceled);
         }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
 use relaypool_api::conditions::{DeliverySliceReason, Readiness};
-use relaypool_api::delivery_slice::{DeliverySliceStatus, SlicePhase};
+use relaypool_api::delivery_slice::DeliverySliceStatus;
 use relaypool_api::names::sender_manager;
 use relaypool_api::relay_pool::SenderStatus;
 use relaypool_api::sending_ip::SiteStatus;
@@ -44,15 +44,7 @@ pub(super) struct Reporter {
     engine: Engine,
     metrics: Arc<SenderMetrics>,
     interval: Duration,
-    pending: HashMap<String, SliceReport>,
-    written: HashMap<String, Written>,
     sites_written: HashMap<String, Vec<SiteStatus>>,
-}
-
-/// What was last written of a slice.
-struct Written {
-    at: Instant,
-    phase: Option<SlicePhase>,
 }
 
 impl Reporter {
@@ -67,8 +59,6 @@ impl Reporter {
             engine,
             metrics,
             interval: config.report_interval,
-            pending: HashMap::new(),
-            written: HashMap::new(),
             sites_written: HashMap::new(),
         }
     }
@@ -80,10 +70,11 @@ impl Reporter {
         let mut sites_due = Instant::now();
         loop {
             look.tick().await;
-            for report in self.engine.slice_reports(false).await? {
-                self.pending.insert(report.id.clone(), report);
+            for report in self.engine.due_slice_reports(self.interval, WRITES_AT_ONCE).await? {
+                if !self.write_slice(&report).await {
+                    self.engine.report_again(&report.id).await?;
+                }
             }
-            self.write_slices().await?;
             let report = self.engine.report().await?;
             self.metrics.delivery_rate.set(report.delivery_per_second);
             self.metrics.relay_rate.set(report.relay_per_second);
@@ -96,40 +87,6 @@ impl Reporter {
                 self.write_sites(&report).await;
             }
         }
-    }
-
-    /// Writes what is due: ends and changes of phase at once, progress after the interval.
-    async fn write_slices(&mut self) -> Result<(), EngineEnded> {
-        let mut due: Vec<(bool, String)> = self
-            .pending
-            .values()
-            .filter_map(|report| {
-                let phase_is_new = self
-                    .written
-                    .get(&report.id)
-                    .is_none_or(|written| written.phase != report.status.phase);
-                let is_due = phase_is_new || self.written[&report.id].at.elapsed() >= self.interval;
-                is_due.then(|| (!phase_is_new, report.id.clone()))
-            })
-            .collect();
-        due.sort();
-        for (_, id) in due.into_iter().take(WRITES_AT_ONCE) {
-            let Some(report) = self.pending.remove(&id) else {
-                continue;
-            };
-            if self.write_slice(&report).await {
-                self.written.insert(
-                    id,
-                    Written {
-                        at: Instant::now(),
-                        phase: report.status.phase,
-                    },
-                );
-            } else {
-                self.engine.report_again(&id).await?;
-            }
-        }
-        Ok(())
     }
 
     /// True when the API server took it, or the object is gone.

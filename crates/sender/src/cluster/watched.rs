@@ -63,6 +63,13 @@ where
         }
     }
 
+    /// UIDs of the objects of now that cannot be read.
+    pub(super) fn unreadable(&self) -> Vec<String> {
+        let invalid =
+            |object: Arc<DeserializeGuard<K>>| object.0.as_ref().err().and_then(|invalid| invalid.metadata.uid.clone());
+        self.store.state().into_iter().filter_map(invalid).collect()
+    }
+
     /// The objects of now that can be read.
     pub(super) fn objects(&self) -> Vec<K> {
         self.store.state().into_iter().filter_map(readable).collect()

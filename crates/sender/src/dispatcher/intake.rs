@@ -224,6 +224,8 @@ impl Dispatcher {
                 slots,
                 unfinished,
                 dirty: true,
+                reported_at: 0,
+                reported_phase: None,
                 meters: HashMap::new(),
             },
         );

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::seq::SliceRandom;
 use relaypool_api::message::Priority;
 use relaypool_api::{Domain, EmailAddress};
 use relaypool_message::dkim::Signer;
@@ -132,6 +133,23 @@ impl Lane {
     pub(crate) fn messages_per_connection(&self) -> u32 {
         self.pacer.messages_per_connection()
     }
+}
+
+/// The addresses of a route, best preference first, those of equal preference in an order of their own for each session:
+/// that is how hosts share the load (RFC 5321 section 5.1).
+fn in_order_of_trial(route: &Route, source: IpAddr, port: u16) -> Vec<(Domain, SocketAddr)> {
+    let mut hosts: Vec<_> = route.hosts.iter().collect();
+    hosts.shuffle(&mut rand::rng());
+    hosts.sort_by_key(|host| host.preference);
+    hosts
+        .into_iter()
+        .flat_map(|host| {
+            host.addresses
+                .iter()
+                .map(move |address| (host.name.clone(), SocketAddr::new(*address, port)))
+        })
+        .filter(|(_, address)| same_family(source, address.ip()))
+        .collect()
 }
 
 /// The moment as the pacer counts it.
@@ -303,16 +321,7 @@ impl Dispatcher {
             ehlo_name: ip.ehlo_name.clone(),
             policy,
         };
-        let hosts = route
-            .hosts
-            .iter()
-            .flat_map(|host| {
-                host.addresses
-                    .iter()
-                    .map(move |address| (host.name.clone(), SocketAddr::new(*address, port)))
-            })
-            .filter(|(_, address)| same_family(ip.bind, address.ip()))
-            .collect();
+        let hosts = in_order_of_trial(&route, ip.bind, port);
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let key = first.key;

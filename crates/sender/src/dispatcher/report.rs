@@ -8,6 +8,7 @@ use relaypool_api::delivery::{DomainProgress, LogStatus, ReasonCount};
 use relaypool_api::delivery_slice::{DeliverySliceStatus, MessageDetail, SlicePhase, StatusRanges};
 use relaypool_api::index_ranges::IndexRanges;
 use relaypool_api::sending_ip::{Binds, LaneState, Refusal, SiteStatus};
+use relaypool_spool::SliceNumber;
 
 use super::Dispatcher;
 use super::lane::{Lane, pacer_time};
@@ -68,27 +69,57 @@ pub struct SenderReport {
 }
 
 impl Dispatcher {
-    /// Reports on slices that changed since they were last reported on; `all` means every slice.
-    pub(crate) fn slice_reports(&mut self, all: bool, now: Millis) -> Vec<SliceReport> {
-        let changed: Vec<_> = self
+    /// Reports on every slice.
+    pub(crate) fn all_slice_reports(&self, now: Millis) -> Vec<SliceReport> {
+        self.slices
+            .values()
+            .map(|slice| self.slice_report(slice, now))
+            .collect()
+    }
+
+    /// Reports on at most so many slices that are due: whose phase is new, and those that changed and were not reported on
+    /// for `interval` milliseconds.
+    pub(crate) fn due_slice_reports(&mut self, interval: Millis, at_most: usize, now: Millis) -> Vec<SliceReport> {
+        let mut due: Vec<(bool, Millis, SliceNumber)> = self
             .slices
             .values()
-            .filter(|slice| all || slice.dirty)
-            .map(|slice| slice.number)
-            .collect();
-        changed
-            .into_iter()
-            .filter_map(|number| {
-                self.slices.get_mut(&number)?.dirty = false;
-                Some(self.slice_report(&self.slices[&number], now))
+            .filter(|slice| slice.dirty)
+            .map(|slice| {
+                let phase_is_new = slice.reported_phase != Some(self.phase(slice));
+                (!phase_is_new, slice.reported_at, slice.number)
             })
+            .filter(|(is_progress, reported_at, _)| !is_progress || now >= reported_at + interval)
+            .collect();
+        due.sort_unstable();
+        due.truncate(at_most);
+        due.into_iter()
+            .map(|(_, _, number)| self.report_on(number, now))
             .collect()
+    }
+
+    fn report_on(&mut self, number: SliceNumber, now: Millis) -> SliceReport {
+        let report = self.slice_report(&self.slices[&number], now);
+        if let Some(slice) = self.slices.get_mut(&number) {
+            slice.dirty = false;
+            slice.reported_at = now;
+            slice.reported_phase = report.status.phase;
+        }
+        report
+    }
+
+    fn phase(&self, slice: &Slice) -> SlicePhase {
+        match &self.run(slice.run).signing {
+            _ if slice.unfinished == 0 => SlicePhase::Finished,
+            Signing::Missing(_) => SlicePhase::Waiting,
+            Signing::Ready(_) => SlicePhase::Accepted,
+        }
     }
 
     /// Asks for a slice to be reported on again: the report did not get through.
     pub(crate) fn report_again(&mut self, id: &str) {
         if let Some(slice) = self.slice_ids.get(id).and_then(|number| self.slices.get_mut(number)) {
             slice.dirty = true;
+            slice.reported_phase = None;
         }
     }
 
@@ -115,11 +146,6 @@ impl Dispatcher {
             }
             _ => Vec::new(),
         };
-        let phase = match (slice.unfinished, missing_keys.is_empty()) {
-            (0, _) => SlicePhase::Finished,
-            (_, true) => SlicePhase::Accepted,
-            (_, false) => SlicePhase::Waiting,
-        };
         SliceReport {
             id: slice.id.clone(),
             name: slice.name.clone(),
@@ -129,7 +155,7 @@ impl Dispatcher {
             status: DeliverySliceStatus {
                 observed_generation: None,
                 conditions: Vec::new(),
-                phase: Some(phase),
+                phase: Some(self.phase(slice)),
                 accepted_at: Some(time(slice.accepted_at)),
                 finished_at: slice.finished_at.map(time),
                 ranges: Some(ranges(&slice.slots)),

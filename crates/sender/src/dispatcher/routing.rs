@@ -52,6 +52,11 @@ impl Dispatcher {
         if let Some(hold) = self.run(run).hold(now) {
             return self.park(run, key, &hold);
         }
+        if self.ips.is_empty() {
+            // A sender that has just started may not know its name servers yet either: to ask others about the domain
+            // could end the message.
+            return self.park(run, key, &Hold::NoSendingIp);
+        }
         let domain = match self.domain_of(key) {
             Ok(domain) => domain,
             Err(reason) => return self.ignore(key, &reason, now),

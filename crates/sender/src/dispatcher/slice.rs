@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use relaypool_api::delivery_slice::SlicePhase;
 use relaypool_spool::SliceNumber;
 
 use super::meter::Meter;
@@ -109,6 +110,9 @@ pub(crate) struct Slice {
     pub(crate) unfinished: u32,
     /// Something happened that no report has said yet.
     pub(crate) dirty: bool,
+    /// When it was last reported on, and in which phase.
+    pub(crate) reported_at: Millis,
+    pub(crate) reported_phase: Option<SlicePhase>,
     /// Acceptances by recipient domain.
     pub(crate) meters: HashMap<DomainId, Meter>,
 }

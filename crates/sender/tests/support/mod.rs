@@ -176,7 +176,7 @@ impl Bench {
 }
 
 pub async fn status(engine: &Engine, slice: &str) -> DeliverySliceStatus {
-    let reports = engine.slice_reports(true).await.unwrap();
+    let reports = engine.slice_reports().await.unwrap();
     reports
         .into_iter()
         .find(|report| report.id == slice)
