@@ -114,7 +114,7 @@ async fn the_quickstart_completes_and_its_status_is_the_truth() {
         .unwrap();
     assert!(ip["status"]["sender"].as_str().unwrap().starts_with("main-"), "{ip:#}");
     relaypool
-        .wait("the pool to be ready", "relaypool", "main", |pool| {
+        .wait("the pool to be ready", "rpool", "main", |pool| {
             has_condition(pool, "Ready", "True")
         })
         .await

@@ -23,8 +23,8 @@ impl TransferEncoding {
     /// Quoted-printable for texts that stay readable in it, base64 for those mostly outside ASCII. It depends on nothing
     /// but the text, so every attempt has the same.
     pub(crate) fn for_text(text: &str) -> Self {
-        let escaped = text.bytes().filter(|&byte| ESCAPED[usize::from(byte)]).count();
-        if escaped > text.len() / 3 {
+        let outside_ascii = text.bytes().filter(|byte| !byte.is_ascii()).count();
+        if outside_ascii > text.len() / 3 {
             Self::Base64
         } else {
             Self::QuotedPrintable
@@ -50,27 +50,27 @@ impl TransferEncoding {
 
 /// Makes every line end CRLF and removes NUL, which no body may hold.
 pub(crate) fn canonical_lines(text: &str) -> Cow<'_, str> {
-    if !text.contains(['\r', '\n', '\0']) {
+    // Searching for one character at a time is many times faster than for any of three.
+    if !text.contains('\r') && !text.contains('\0') {
+        return line_feeds_to_crlf(text);
+    }
+    let line_feeds = text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "");
+    Cow::Owned(line_feeds_to_crlf(&line_feeds).into_owned())
+}
+
+fn line_feeds_to_crlf(text: &str) -> Cow<'_, str> {
+    let mut lines = text.split('\n');
+    let first = lines.next().unwrap_or_default();
+    if first.len() == text.len() {
         return Cow::Borrowed(text);
     }
-    let mut lines = String::with_capacity(text.len() + text.len() / 16);
-    let mut rest = text;
-    while let Some(at) = rest.find(['\r', '\n', '\0']) {
-        lines.push_str(&rest[..at]);
-        rest = match rest.as_bytes()[at] {
-            b'\0' => &rest[at + 1..],
-            b'\r' if rest[at + 1..].starts_with('\n') => {
-                lines.push_str("\r\n");
-                &rest[at + 2..]
-            }
-            _ => {
-                lines.push_str("\r\n");
-                &rest[at + 1..]
-            }
-        };
+    let mut crlf = String::with_capacity(text.len() + text.len() / 16);
+    crlf.push_str(first);
+    for line in lines {
+        crlf.push_str("\r\n");
+        crlf.push_str(line);
     }
-    lines.push_str(rest);
-    Cow::Owned(lines)
+    Cow::Owned(crlf)
 }
 
 /// Stands for itself in quoted-printable, wherever it is in its line.
@@ -112,10 +112,7 @@ fn write_line(out: &mut Vec<u8>, line: &[u8]) {
     let mut room = LINE - 1;
     let mut rest = line;
     while let Some(&byte) = rest.first() {
-        let literal = rest
-            .iter()
-            .position(|&byte| ESCAPED[usize::from(byte)])
-            .unwrap_or(rest.len());
+        let literal = literal_prefix(rest);
         if literal == 0 {
             write_escape(out, &mut room, byte);
             rest = &rest[1..];
@@ -136,6 +133,18 @@ fn write_line(out: &mut Vec<u8>, line: &[u8]) {
     if let Some(last) = last {
         write_escape(out, &mut room, last);
     }
+}
+
+/// How many bytes at the start stand for themselves.
+fn literal_prefix(bytes: &[u8]) -> usize {
+    // Blocks of printable characters are passed over at once; the compiler makes vector instructions of this.
+    let is_plain = |block: &&[u8; 16]| {
+        let special = |byte: u8| (byte.wrapping_sub(b' ') > b'~' - b' ') | (byte == b'=');
+        !block.iter().fold(false, |any, &byte| any | special(byte))
+    };
+    let plain = 16 * bytes.as_chunks::<16>().0.iter().take_while(is_plain).count();
+    let rest = bytes[plain..].iter().position(|&byte| ESCAPED[usize::from(byte)]);
+    rest.map_or(bytes.len(), |length| plain + length)
 }
 
 fn write_escape(out: &mut Vec<u8>, room: &mut usize, byte: u8) {

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use jiff::Timestamp;
-use mail_auth::common::crypto::{Algorithm, HashAlgorithm, SigningKey as _};
+use mail_auth::common::crypto::{Algorithm, SigningKey as _};
 use mail_auth::common::headers::{HeaderStream, HeaderWriter as _, Writable, Writer};
 use mail_auth::dkim::{Canonicalization, Signature};
 use relaypool_api::dkim_key::DkimAlgorithm;
@@ -99,7 +100,10 @@ impl Signer {
         let (_, headers, signed, body) = covering.canonicalize(fields);
         let mut canonical_headers = Vec::with_capacity(1024);
         headers.write(&mut canonical_headers);
-        let body_hash = HashAlgorithm::Sha256.hash(body);
+        // In one piece: hashing each line by itself takes longer than copying them.
+        let mut canonical_body = Vec::with_capacity(fields.body.len() + 2);
+        body.write(&mut canonical_body);
+        let body_hash = digest::digest(&digest::SHA256, &canonical_body);
 
         let mut signatures = Vec::with_capacity(1024 * self.keys.len());
         for key in &self.keys {

@@ -183,6 +183,15 @@ impl Running {
         assert!(sent.success());
     }
 
+    /// Sends a signal again and again until the program has ended.
+    pub async fn insist(mut self, name: &str) -> Ended {
+        while self.0.try_wait().unwrap().is_none() {
+            self.signal(name);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.ended().await
+    }
+
     pub async fn ended(mut self) -> Ended {
         let (mut output, mut errors) = (String::new(), String::new());
         let (mut stdout, mut stderr) = (self.0.stdout.take().unwrap(), self.0.stderr.take().unwrap());
