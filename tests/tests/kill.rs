@@ -3,9 +3,10 @@
 //! Each test does it 20 times (`RELAYPOOL_TEST_KILLS` says otherwise), always with at least 50 transactions open. The
 //! moments are drawn from a seed, which is printed, and which `RELAYPOOL_TEST_SEED` sets.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,33 +35,34 @@ const REPEATS_PER_CONNECTION: u64 = 2;
 /// How long the API server is away.
 const OUTAGE: Duration = Duration::from_secs(30);
 /// Control planes whose API servers are away at the same time: waiting costs nothing.
-const CONTROL_PLANES: u64 = 4;
+const CONTROL_PLANES: u64 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_sender_loses_nothing_and_repeats_little() {
     let mut relaypool = start("300ms", 1, 64).await.unwrap();
-    let books = relaypool.simulator.books();
     let mut repeats_of_all_rounds = 0;
-    for round in 0..rounds() {
-        let mut chance = chance(1, round);
-        let mailing = Mailing::new("sender", round, 600);
-        let begin = accepted(&books);
+    for number in 0..rounds() {
+        let mut round = Round::begin(&relaypool, 1, number);
+        let mailing = Mailing::new("sender", number, 600);
         mailing.create(&relaypool).await.unwrap();
-        let after = chance.random_range(0..=400);
+        let after = round.chance.random_range(0..=400);
         let sender = &mut relaypool.senders[0];
-        let scene = strike(&books, begin + after, || sender.kill9()).await.unwrap();
+        let scene = round.strike(after, || sender.kill9()).await.unwrap();
         sender.restart().unwrap();
 
         let status = mailing.completed(&relaypool).await.unwrap();
-        let account = Account::since(&books, begin).await;
+        let account = round.account().await;
         mailing.check(&status, &account);
-        let repeats = account.repeats();
-        let most = account.most_repeats_on_one_connection();
-        println!("sender killed in round {round} (seed {}): {scene:?}, {repeats} repeats", seed());
-        assert!(repeats <= REPEATS_PER_CONNECTION * scene.connections, "{repeats} repeats");
+        let (repeats, most) = (account.repeats(), account.most_repeats_on_one_connection());
+        println!("{round}: sender killed at {scene:?}, {repeats} repeats, {most} at most on one connection");
+        assert!(
+            repeats <= REPEATS_PER_CONNECTION * scene.connections,
+            "{repeats} repeats"
+        );
         assert!(most <= REPEATS_PER_CONNECTION, "{most} repeats on one connection");
         repeats_of_all_rounds += repeats;
-        assert_eq!(books.duplicates().len() as u64, repeats_of_all_rounds, "a repeat keeps its Message-ID");
+        let duplicates = round.books.duplicates().len() as u64;
+        assert_eq!(duplicates, repeats_of_all_rounds, "a repeat keeps its Message-ID");
     }
 }
 
@@ -68,44 +70,48 @@ async fn a_killed_sender_loses_nothing_and_repeats_little() {
 async fn a_killed_controller_is_not_missed() {
     let senders = 4;
     let mut relaypool = start("400ms", senders, 20).await.unwrap();
-    let books = relaypool.simulator.books();
-    let mut interrupted = 0;
-    for round in 0..rounds() {
-        let mut chance = chance(2, round);
-        let (first, second) = (Mailing::new("first", round, 700), Mailing::new("second", round, 200));
-        let begin = accepted(&books);
+    let mut interrupted_plans = 0;
+    for number in 0..rounds() {
+        let mut round = Round::begin(&relaypool, 2, number);
+        let first = Mailing::new("first", number, 700);
+        let second = Mailing::new("second", number, 200);
         first.create(&relaypool).await.unwrap();
-        let (after, away) = (chance.random_range(0..=300), chance.random_range(0..=100));
-        // Every other time, while the second mailing is planned: one slice for each sender, then the message slice.
-        let scene = if round % 2 == 0 {
-            let slices = chance.random_range(0..=senders);
-            open_transactions(&books).await;
+        if number % 2 == 0 {
+            // While the second is planned: one slice for each sender, then the message slice.
+            let (after, slices) = (
+                round.chance.random_range(0..=100),
+                round.chance.random_range(0..=senders),
+            );
+            round.reached(after).await;
             second.create_until_planned(&relaypool, slices).await.unwrap();
             let controller = &mut relaypool.controller;
-            let scene = strike(&books, begin, || controller.kill9()).await.unwrap();
-            let plan = second.slices(&relaypool).await.unwrap();
-            interrupted += u64::from(!plan.complete);
-            println!("{plan:?} of {senders} slices, asked for {slices}");
-            scene
+            let scene = round.strike(0, || controller.kill9()).await.unwrap();
+            let (written, is_complete) = second.written_slices(&relaypool).await.unwrap();
+            println!(
+                "{round}: controller killed at {scene:?} with {written} of {senders} slices, plan complete: {is_complete}"
+            );
+            interrupted_plans += u64::from(!is_complete);
         } else {
+            let (after, away) = (round.chance.random_range(0..=300), round.chance.random_range(0..=100));
             second.create(&relaypool).await.unwrap();
             let controller = &mut relaypool.controller;
-            let scene = strike(&books, begin + after, || controller.kill9()).await.unwrap();
-            // Mail flows without it.
-            reached(&books, begin + after + away).await;
-            scene
-        };
+            let scene = round.strike(after, || controller.kill9()).await.unwrap();
+            println!("{round}: controller killed at {scene:?}, away for {away} messages");
+            round.reached(scene.accepted + away).await;
+        }
         relaypool.controller.restart().unwrap();
 
-        let statuses = [first.completed(&relaypool).await.unwrap(), second.completed(&relaypool).await.unwrap()];
-        let account = Account::since(&books, begin).await;
-        first.check(&statuses[0], &account);
-        second.check(&statuses[1], &account);
-        assert_eq!(account.repeats(), 0, "nothing is planned twice");
-        println!("controller killed in round {round} (seed {}): {scene:?}", seed());
+        for mailing in [first, second] {
+            let status = mailing.completed(&relaypool).await.unwrap();
+            mailing.check(&status, &round.account().await);
+        }
+        assert_eq!(round.books.duplicates(), [], "nothing is planned twice");
     }
-    assert_eq!(books.duplicates(), []);
-    assert!(interrupted > 0, "no kill came while a plan was being written");
+    // With fewer rounds it may happen that every plan was complete already.
+    assert!(
+        interrupted_plans > 0 || rounds() < 20,
+        "no kill came while a plan was being written"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,38 +123,35 @@ async fn while_the_api_server_is_away_sending_goes_on() {
 
 async fn outages(rounds: impl Iterator<Item = u64>) {
     let mut relaypool = start("1500ms", 1, 64).await.unwrap();
-    let books = relaypool.simulator.books();
-    for round in rounds {
-        let mut chance = chance(3, round);
-        // About 43 a second: some end while the API server is away, some go on.
-        let mailing = Mailing::new("outage", round, 1_500);
-        let begin = accepted(&books);
+    for number in rounds {
+        let mut round = Round::begin(&relaypool, 3, number);
+        // About 43 a second: some mailings end while the API server is away, some go on.
+        let mailing = Mailing::new("outage", number, 1_500);
         mailing.create(&relaypool).await.unwrap();
-        let after = chance.random_range(0..=400);
+        let after = round.chance.random_range(0..=400);
         let control_plane = &mut relaypool.control_plane;
-        let scene = strike(&books, begin + after, || control_plane.stop_api_server()).await.unwrap();
-        let mut known = scene.accepted;
+        let scene = round.strike(after, || control_plane.stop_api_server()).await.unwrap();
+        let mut accepted = scene.accepted;
         for _ in 0..3 {
             tokio::time::sleep(OUTAGE / 3).await;
-            let now = accepted(&books);
-            assert!(now > known || now == begin + mailing.rows, "nothing was sent after {known}");
-            known = now;
+            let now = round.accepted();
+            assert!(
+                now > accepted || now == mailing.rows,
+                "nothing was sent after {accepted}"
+            );
+            accepted = now;
         }
-        relaypool.control_plane.start_api_server().await.unwrap();
+        control_plane.start_api_server().await.unwrap();
 
         let back = Instant::now();
         let status = mailing.completed(&relaypool).await.unwrap();
-        let account = Account::since(&books, begin).await;
-        mailing.check(&status, &account);
-        assert_eq!(account.repeats(), 0);
+        let waited = back.elapsed();
+        mailing.check(&status, &round.account().await);
+        assert_eq!(round.books.duplicates(), []);
         println!(
-            "API server stopped in round {round} (seed {}): {scene:?}, {} accepted meanwhile, completion shown after {:?}",
-            seed(),
-            known - scene.accepted,
-            back.elapsed()
+            "{round}: API server stopped at {scene:?}, {accepted} accepted when it came back, end shown after {waited:?}"
         );
     }
-    assert_eq!(books.duplicates(), []);
 }
 
 /// How often each process dies.
@@ -163,11 +166,6 @@ fn seed() -> u64 {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
     })
-}
-
-/// What decides in one round of one test.
-fn chance(test: u64, round: u64) -> StdRng {
-    StdRng::seed_from_u64(seed().wrapping_add(test << 48 | round << 32))
 }
 
 /// A pool whose senders open all their connections at once, to one provider that takes its time.
@@ -191,49 +189,91 @@ async fn start(service_time: &str, senders: usize, connections: u32) -> Result<D
     Ok(relaypool)
 }
 
+/// One mailing and one death.
+struct Round {
+    number: u64,
+    /// Decides everything that is left to chance.
+    chance: StdRng,
+    books: Books,
+    /// Recipients accepted in the rounds before.
+    before: usize,
+}
+
 /// What the books showed when a process died.
 #[derive(Debug)]
 struct Scene {
     transactions: u64,
     connections: u64,
-    /// Recipients, of all rounds.
+    /// Recipients in this round.
     accepted: usize,
 }
 
-/// Does the deed at the first moment at which so many recipients are accepted and enough transactions are open. The books
-/// are held shut meanwhile, so that this is the moment.
-async fn strike<T>(books: &Books, accepted: usize, deed: impl FnOnce() -> Result<T>) -> Result<Scene> {
-    let mut deed = Some(deed);
-    let mut struck = None;
-    let moment = books.wait_until(|books| {
-        let scene = Scene {
-            transactions: books.transactions_open(),
-            connections: books.open_connections(),
-            accepted: books.accepted().len(),
-        };
-        let is_now = scene.accepted >= accepted && scene.transactions >= OPEN_TRANSACTIONS;
-        if is_now && let Some(deed) = deed.take() {
-            struck = Some((deed(), scene));
+impl Round {
+    fn begin(relaypool: &Deployment, test: u64, number: u64) -> Self {
+        let books = relaypool.simulator.books().clone();
+        Self {
+            number,
+            chance: StdRng::seed_from_u64(seed().wrapping_add(test << 48 | number << 32)),
+            before: books.read(|books| books.accepted().len()),
+            books,
         }
-        is_now
-    });
-    tokio::time::timeout(PATIENCE, moment).await.context("the moment did not come")?;
-    let (done, scene) = struck.context("the moment comes once")?;
-    done.map(|_| scene)
+    }
+
+    /// Does the deed at the first moment at which so many recipients are accepted and enough transactions are open. The
+    /// books are held shut meanwhile, so that this is the moment.
+    async fn strike<T>(&self, accepted: usize, deed: impl FnOnce() -> Result<T>) -> Result<Scene> {
+        let mut deed = Some(deed);
+        let mut struck = None;
+        let moment = self.books.wait_until(|books| {
+            let scene = Scene {
+                transactions: books.transactions_open(),
+                connections: books.open_connections(),
+                accepted: books.accepted().len() - self.before,
+            };
+            let is_now = scene.accepted >= accepted && scene.transactions >= OPEN_TRANSACTIONS;
+            if is_now && let Some(deed) = deed.take() {
+                struck = Some((deed(), scene));
+            }
+            is_now
+        });
+        let in_time = tokio::time::timeout(PATIENCE, moment).await;
+        in_time.with_context(|| format!("{self}: no moment with {OPEN_TRANSACTIONS} open after {accepted}"))?;
+        let (done, scene) = struck.context("the moment comes once")?;
+        done.map(|_| scene)
+    }
+
+    async fn reached(&self, accepted: usize) {
+        let wanted = self.before + accepted;
+        let reached = self.books.wait_until(|books| books.accepted().len() >= wanted);
+        let in_time = tokio::time::timeout(PATIENCE, reached).await;
+        in_time.unwrap_or_else(|_| panic!("{self}: {} of {accepted} accepted", self.accepted()));
+    }
+
+    fn accepted(&self) -> usize {
+        self.books.read(|books| books.accepted().len()) - self.before
+    }
+
+    /// What was accepted. Waits for what is under way: a transaction whose client is dead may still be accepted.
+    async fn account(&self) -> Account {
+        let quiet = self.books.wait_until(|books| books.transactions_open() == 0);
+        tokio::time::timeout(PATIENCE, quiet).await.unwrap();
+        let mut recipients: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        self.books.read(|books| {
+            for entry in &books.accepted()[self.before..] {
+                recipients
+                    .entry(entry.recipient.clone())
+                    .or_default()
+                    .push(entry.connection);
+            }
+        });
+        Account(recipients)
+    }
 }
 
-async fn open_transactions(books: &Books) {
-    let open = books.wait_until(|books| books.transactions_open() >= OPEN_TRANSACTIONS);
-    tokio::time::timeout(PATIENCE, open).await.unwrap();
-}
-
-async fn reached(books: &Books, accepted: usize) {
-    let reached = books.wait_until(|books| books.accepted().len() >= accepted);
-    tokio::time::timeout(PATIENCE, reached).await.unwrap();
-}
-
-fn accepted(books: &Books) -> usize {
-    books.read(|books| books.accepted().len())
+impl fmt::Display for Round {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "round {} of seed {}", self.number, seed())
+    }
 }
 
 /// A Delivery with addresses of its own: `rows` that are accepted, some that are refused, two that are ignored.
@@ -254,7 +294,9 @@ impl Mailing {
     }
 
     fn recipients(&self) -> BTreeSet<String> {
-        (0..self.rows).map(|row| format!("{}.{row}@slow.example", self.name)).collect()
+        (0..self.rows)
+            .map(|row| format!("{}.{row}@slow.example", self.name))
+            .collect()
     }
 
     async fn create(&self, relaypool: &Deployment) -> Result<()> {
@@ -303,15 +345,13 @@ impl Mailing {
         Ok(())
     }
 
-    async fn slices(&self, relaypool: &Deployment) -> Result<WrittenPlan> {
+    /// How many slices of recipients there are, and whether the message slice is there too.
+    async fn written_slices(&self, relaypool: &Deployment) -> Result<(usize, bool)> {
         let api: Api<DeliverySlice> = Api::namespaced(relaypool.client().await?, &relaypool.namespace);
         let written = api.list_metadata(&ListParams::default().labels(&self.label())).await?;
-        let has_recipients = written.iter().filter(|slice| slice.labels().contains_key(SENDER_LABEL));
-        let slices = has_recipients.count();
-        Ok(WrittenPlan {
-            slices,
-            complete: written.items.len() > slices,
-        })
+        let of_recipients = written.iter().filter(|slice| slice.labels().contains_key(SENDER_LABEL));
+        let of_recipients = of_recipients.count();
+        Ok((of_recipients, written.items.len() > of_recipients))
     }
 
     fn label(&self) -> String {
@@ -327,7 +367,11 @@ impl Mailing {
     fn check(&self, status: &DeliveryStatus, account: &Account) {
         let (got, wanted) = (account.accepted_of(self), self.recipients());
         let differences: Vec<_> = got.symmetric_difference(&wanted).collect();
-        assert!(differences.is_empty(), "not as asked for: {differences:?}, {:#?}", status.reasons);
+        assert!(
+            differences.is_empty(),
+            "not as asked for: {differences:?}, {:#?}",
+            status.reasons
+        );
         let expected = Counts {
             total: (self.rows + DEAD_ROWS + IGNORED_ROWS) as u64,
             sent: self.rows as u64,
@@ -339,33 +383,17 @@ impl Mailing {
     }
 }
 
-/// What there is of a plan.
-#[derive(Debug)]
-struct WrittenPlan {
-    slices: usize,
-    complete: bool,
-}
-
 /// What the receiving side accepted in one round: by recipient, the connections it came on.
 struct Account(BTreeMap<String, Vec<u64>>);
 
 impl Account {
-    /// Waits for what is under way first: a transaction whose client is dead may still be accepted.
-    async fn since(books: &Books, begin: usize) -> Self {
-        let quiet = books.wait_until(|books| books.transactions_open() == 0);
-        tokio::time::timeout(PATIENCE, quiet).await.unwrap();
-        let mut recipients: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        books.read(|books| {
-            for entry in &books.accepted()[begin..] {
-                recipients.entry(entry.recipient.clone()).or_default().push(entry.connection);
-            }
-        });
-        Self(recipients)
-    }
-
     fn accepted_of(&self, mailing: &Mailing) -> BTreeSet<String> {
         let start = format!("{}.", mailing.name);
-        self.0.keys().filter(|recipient| recipient.starts_with(&start)).cloned().collect()
+        self.0
+            .keys()
+            .filter(|recipient| recipient.starts_with(&start))
+            .cloned()
+            .collect()
     }
 
     fn repeats(&self) -> u64 {

@@ -62,9 +62,10 @@ async fn the_quickstart_completes_and_its_status_is_the_truth() {
     let messages = delivery["status"]["messages"].as_array().unwrap();
     assert_eq!(messages.len(), 80);
     assert!(
-        messages
-            .iter()
-            .any(|message| message["status"] == "Ignored" && message["reason"].as_str().is_some_and(|reason| reason.contains("earlier row"))),
+        messages.iter().any(|message| message["status"] == "Ignored"
+            && message["reason"]
+                .as_str()
+                .is_some_and(|reason| reason.contains("earlier row"))),
         "{messages:#?}"
     );
     let gone = messages

@@ -67,11 +67,24 @@ fn put_node_right(node: &mut Value) {
         fields.remove("default");
     }
     put_format_right(fields);
-    if fields.contains_key("additionalProperties") {
+    if let Some(values) = fields.get_mut("additionalProperties") {
+        put_quantities_right(values);
         fields.entry("maxProperties").or_insert(json!(MAX_PROPERTIES));
     }
     for child in children_mut(node) {
         put_node_right(child);
+    }
+}
+
+/// Version 1.20 cannot build the model that server-side apply merges by when the values of a map are "integer or string",
+/// and then replaces every list of the kind as a whole: senders would erase each other's entries. So a quantity is any
+/// value to the API server; the Rust type checks it.
+fn put_quantities_right(values: &mut Value) {
+    if values.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
+        *values = json!({
+            "description": "A quantity, such as `500m` or `2Gi`.",
+            "x-kubernetes-preserve-unknown-fields": true,
+        });
     }
 }
 

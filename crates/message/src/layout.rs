@@ -14,7 +14,7 @@ pub(crate) struct Layout {
     attached: Vec<Vec<u8>>,
 }
 
-/// The texts of one recipient's message, with CRLF line ends.
+/// The texts of one recipient's message, their lines ending with line feeds.
 pub(crate) struct Texts<'a> {
     pub(crate) text: Option<&'a str>,
     pub(crate) html: Option<&'a str>,

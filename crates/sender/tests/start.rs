@@ -40,7 +40,10 @@ async fn no_domain_is_looked_up_before_there_is_a_sending_ip() {
     };
     let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
     let engine = Engine::open(config, resolver(&machine), metrics).await.unwrap();
-    engine.accept(slice("s", &message(json!({})), ["a@good.example"])).await.unwrap();
+    engine
+        .accept(slice("s", &message(json!({})), ["a@good.example"]))
+        .await
+        .unwrap();
 
     engine.set_resolver(resolver(&pool)).await.unwrap();
     engine.set_ips(vec![source_ip("first", "127.0.0.1")]).await.unwrap();

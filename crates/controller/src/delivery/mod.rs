@@ -114,7 +114,12 @@ async fn start(delivery: &Delivery, context: &Context) -> Result<Action, Error> 
             recipients: recipients.as_ref(),
         },
     );
-    finish(report(context, delivery, &status, Vec::new()).await?, WHILE_WAITING)
+    let next = if *reason == DeliveryReason::Planning {
+        STORE_LAG
+    } else {
+        WHILE_WAITING
+    };
+    finish(report(context, delivery, &status, Vec::new()).await?, next)
 }
 
 /// Why a Delivery is not planned now.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::{Resource as _, ResourceExt as _};
 use relaypool_api::conditions::DeliveryReason;
 use relaypool_api::delivery::Recipients;
@@ -14,10 +15,13 @@ use relaypool_api::{Delivery, DkimKey, RelayPool, SendingIp};
 use relaypool_message::check_template;
 
 use super::{Obstacle, sources};
-use crate::context::{Context, by_name, in_namespace, sound_in_namespace};
+use crate::context::{Context, by_name, in_namespace, now, sound_in_namespace};
 use crate::error::Error;
 use crate::guard::Guarded;
 use crate::planning::{KeyChoice, NoSender, Plan, PlanInput, PlanProblem, RecipientList, SourceRef, choose_keys, plan};
+
+/// Age in seconds that pool, SendingIps and, of an unsigned run, the Delivery itself must have before it is planned.
+const SETTLING_SECONDS: i64 = 2;
 
 /// A plan, or what stands against one.
 pub(super) enum Prepared {
@@ -49,6 +53,7 @@ async fn attempt(delivery: &Delivery, context: &Context) -> Attempt<Plan> {
         Err(obstacle) => return Ok(Err(with_recipients(obstacle, recipients))),
     };
     let planned = surroundings(delivery, context).and_then(|surroundings| {
+        settled(delivery, &surroundings, now().0)?;
         let input = PlanInput {
             delivery,
             pool: &surroundings.pool,
@@ -203,6 +208,28 @@ fn surroundings(delivery: &Delivery, context: &Context) -> Result<Surroundings, 
         ips: ips.collect(),
         keys: signing_keys(delivery, context, &namespace)?,
     })
+}
+
+/// Waits for what may be applied together with what is there: a plan is made once, and must not miss the second of two
+/// SendingIps, or the DkimKey, only because the API server saw it a moment later. No client.
+fn settled(delivery: &Delivery, surroundings: &Surroundings, now: Timestamp) -> Result<(), Obstacle> {
+    let unsigned = surroundings.keys.is_empty().then_some(delivery.meta());
+    let young = surroundings
+        .ips
+        .iter()
+        .map(SendingIp::meta)
+        .chain([surroundings.pool.meta()])
+        .chain(unsigned)
+        .filter_map(|meta| meta.creation_timestamp.as_ref())
+        // A moment in the future is a clock that differs: it says nothing.
+        .any(|created| (0..SETTLING_SECONDS).contains(&now.duration_since(created.0).as_secs()));
+    if young {
+        return Err(Obstacle::wait(
+            DeliveryReason::Planning,
+            "waits a moment for what is applied together with it",
+        ));
+    }
+    Ok(())
 }
 
 /// The keys that sign: none only where no DkimKey is meant for the domain.

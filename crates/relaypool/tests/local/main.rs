@@ -12,6 +12,7 @@ mod stopping;
 use std::collections::BTreeSet;
 
 use relaypool_simulator::Simulator;
+use relaypool_simulator::books::Entries;
 use serde_json::{Value, json};
 use support::{Files, delivery, pool, rows, simulator};
 
@@ -48,12 +49,15 @@ fn recipients(simulator: &Simulator) -> BTreeSet<String> {
     accepted.map(|message| message.recipient).collect()
 }
 
+/// Waits until the books fit the condition.
+async fn until(simulator: &Simulator, condition: impl FnMut(&Entries) -> bool) {
+    let waiting = simulator.books().wait_until(condition);
+    tokio::time::timeout(support::PATIENCE, waiting)
+        .await
+        .expect("it comes to that");
+}
+
 /// Waits until so many messages are accepted.
 async fn accepted(simulator: &Simulator, messages: usize) {
-    let enough = simulator
-        .books()
-        .wait_until(|books| books.accepted().len() >= messages);
-    tokio::time::timeout(support::PATIENCE, enough)
-        .await
-        .expect("messages are accepted");
+    until(simulator, |books| books.accepted().len() >= messages).await;
 }

@@ -66,8 +66,8 @@ fn files() -> Files {
 /// One change each, and the words of the refusal.
 const MISTAKES: [(&str, &str, &str, &[&str]); 22] = [
     // YAML
-    ("pool.yaml", "  dns:\n", "  dns: [\n", &["pool.yaml:7: "]),
-    ("news.yaml", "  pool: main\n", "\tpool: main\n", &["news.yaml:16: "]),
+    ("pool.yaml", "  dns:\n", "  dns: [\n", &["pool.yaml:8: "]),
+    ("news.yaml", "  pool: main\n", "\tpool: main\n", &["news.yaml:17: "]),
     ("pool.yaml", "[\"127.0.0.1:1\"]", "127.0.0.1", &["pool.yaml:7: ", "spec.dns.servers"]),
     ("pool.yaml", "  address: 127.0.0.1\n", "  address: localhost\n", &["pool.yaml:15: ", "spec.address"]),
     ("pool.yaml", "kind: SendingIp", "kind: SendingIP", &["pool.yaml:10: ", "kind 'SendingIP' is not known here"]),
@@ -97,14 +97,79 @@ const MISTAKES: [(&str, &str, &str, &[&str]); 22] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn each_mistake_is_named_with_its_place() {
     let files = files();
+    let mut unclear = Vec::new();
     for (file, from, to, words) in MISTAKES {
         let sound = std::fs::read_to_string(files.yaml().join(file)).unwrap();
         assert!(sound.contains(from), "{from}");
-        files.write(file, &sound.replacen(from, to, 1));
+        files.write(file, &sound.replace(from, to));
         let refusal = files.refusal().await;
-        for word in words {
-            assert!(refusal.contains(word), "'{to}' is answered without '{word}': {refusal}");
+        let missing: Vec<_> = words.iter().filter(|word| !refusal.contains(**word)).collect();
+        if !missing.is_empty() {
+            unclear.push(format!("'{to}' is answered without {missing:?}: {refusal}"));
         }
         files.write(file, &sound);
+    }
+    assert!(unclear.is_empty(), "{}", unclear.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_and_files_that_are_of_no_use_are_named() {
+    let files = Files::new();
+    let yaml = files.yaml();
+    let refusal = files.refusal().await;
+    assert!(refusal.contains(&format!("{} has no .yaml or .yml file", yaml.display())), "{refusal}");
+
+    files.write("pool.yaml", POOL);
+    let refusal = files.refusal().await;
+    assert!(refusal.contains("there is no Delivery in") && refusal.contains("1 pools"), "{refusal}");
+
+    files.write("again.yaml", POOL);
+    let refusal = files.refusal().await;
+    assert!(refusal.contains("pool.yaml:2: RelayPool main: there is another of this kind and name"), "{refusal}");
+
+    std::fs::write(yaml.join("again.yaml"), b"kind: \xff\xfe").unwrap();
+    let refusal = files.refusal().await;
+    assert!(refusal.contains("cannot read") && refusal.contains("again.yaml"), "{refusal}");
+
+    std::fs::remove_dir_all(&yaml).unwrap();
+    let refusal = files.refusal().await;
+    assert!(refusal.contains(&format!("cannot read {}", yaml.display())), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_folder_that_cannot_be_made_is_named() {
+    let files = files();
+    std::fs::write(files.state(), "a file").unwrap();
+    let refusal = files.refusal().await;
+    assert!(refusal.contains("cannot make") && refusal.contains(files.state().to_str().unwrap()), "{refusal}");
+}
+
+/// A message about a key goes to logs and tickets.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unusable_key_is_named_and_never_shown() {
+    let files = files();
+    let (rsa, ed25519) = (generate(DkimAlgorithm::Rsa).unwrap(), ed25519());
+    let half = rsa.lines().take(10).collect::<Vec<_>>().join("\n");
+    let unheaded: String = rsa.lines().filter(|line| !line.starts_with('-')).collect();
+    for (algorithm, pem) in [("Rsa", &ed25519), ("Ed25519", &rsa), ("Rsa", &half), ("Rsa", &unheaded)] {
+        files.write("key.yaml", &key(algorithm, pem));
+        let refusal = files.refusal().await;
+        assert!(refusal.contains("DkimKey shop") && refusal.contains("Secret shop-dkim"), "{refusal}");
+        shows_nothing_of(pem, &refusal);
+    }
+    // Mistakes in the YAML around it.
+    for (from, to) in [("stringData:\n  private.pem: |", "stringData: |"), ("stringData", "data"), ("|\n", "[\n")] {
+        files.write("key.yaml", &key("Rsa", &rsa).replace(from, to));
+        let refusal = files.refusal().await;
+        assert!(refusal.contains("key.yaml:"), "{refusal}");
+        shows_nothing_of(&rsa, &refusal);
+    }
+}
+
+fn shows_nothing_of(pem: &str, refusal: &str) {
+    let body = pem.lines().filter(|line| !line.starts_with('-'));
+    for line in body {
+        let part: String = line.chars().take(16).collect();
+        assert!(!refusal.contains(&part), "{refusal}");
     }
 }

@@ -34,7 +34,10 @@ pub struct Running(Child);
 pub fn relaypool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relaypool"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("RUST_LOG").kill_on_drop(true);
+    for variable in ["RUST_LOG", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RELAYPOOL_LOG_JSON"] {
+        command.env_remove(variable);
+    }
+    command.kill_on_drop(true);
     command
 }
 

@@ -2,16 +2,23 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Resource;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+
+/// Longest time between two attempts. The default is a minute, and an API server that comes back costs two of them: a watch
+/// that goes on at a version it has forgotten is refused, and only the next attempt lists anew.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The objects of one kind that a selector finds. An object that cannot be read is left out and logged: it must not stop
 /// the others.
@@ -30,7 +37,7 @@ where
     pub(super) fn start(api: Api<DeserializeGuard<K>>, config: watcher::Config) -> Self {
         let (store, writer) = reflector::store();
         let (changed, changes) = watch::channel(0);
-        let events = watcher(api, config).default_backoff();
+        let events = watcher(api, config).backoff(BoundedBackoff(DefaultBackoff::default()));
         let mut events = Box::pin(reflector::reflector(writer, events));
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -73,6 +80,24 @@ where
     /// The objects of now that can be read.
     pub(super) fn objects(&self) -> Vec<K> {
         self.store.state().into_iter().filter_map(readable).collect()
+    }
+}
+
+/// Grows as usual, up to [`LONGEST_WAIT`], of which a random part is taken off: senders must not come back all at once.
+struct BoundedBackoff(DefaultBackoff);
+
+impl Iterator for BoundedBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let longest = LONGEST_WAIT.mul_f64(rand::random_range(0.5..=1.0));
+        self.0.next().map(|wait| wait.min(longest))
+    }
+}
+
+impl Backoff for BoundedBackoff {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }
 
