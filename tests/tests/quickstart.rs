@@ -9,6 +9,9 @@ use relaypool_api::dkim_key::DkimAlgorithm;
 use relaypool_message::dkim::generate;
 use relaypool_simulator::worlds::demo_world;
 use relaypool_tests::deployment::{Deployment, count, has_condition};
+use relaypool_tests::process::ChildProcess;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_completes_and_its_status_is_the_truth() {
@@ -120,6 +123,47 @@ async fn the_quickstart_completes_and_its_status_is_the_truth() {
         })
         .await
         .unwrap();
+
+    // Every process says how it is.
+    for (process, metric) in [
+        (
+            &relaypool.senders[0],
+            "relaypool_sender_attempts_total{outcome=\"Sent\"",
+        ),
+        (&relaypool.controller, "relaypool_controller_"),
+    ] {
+        for path in ["/livez", "/readyz"] {
+            assert!(
+                admin(process, path).await.starts_with("HTTP/1.1 200"),
+                "{path} of {}",
+                process.name()
+            );
+        }
+        let metrics = admin(process, "/metrics").await;
+        assert!(metrics.contains(metric), "{metrics}");
+        assert!(
+            !metrics.contains('@') && !metrics.contains(".example"),
+            "labels are bounded: {metrics}"
+        );
+    }
+}
+
+/// What the admin port of a process answers.
+async fn admin(process: &ChildProcess, path: &str) -> String {
+    let log = process.log().unwrap();
+    let address = log
+        .split("admin port open address=")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: relaypool\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Both tables of how success and log status follow from what receiving hosts answer, step by step.

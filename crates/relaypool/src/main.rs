@@ -1,5 +1,7 @@
 //! The one binary of Relaypool: operator, sender, local mode, demo and tools.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
 mod admin;
 mod bench;
 mod commands;

@@ -152,7 +152,7 @@ impl Engine {
 
     /// Replaces the way routes are looked up.
     pub async fn set_resolver(&self, resolver: MxResolver) -> Result<(), EngineEnded> {
-        self.send(Command::SetResolver(resolver)).await
+        self.send(Command::SetResolver(Box::new(resolver))).await
     }
 
     /// Forgets a slice whose object is gone. False as long as it has messages that have not come to their end.

@@ -1,5 +1,7 @@
 //! Messages on their way to providers that behave in all kinds of ways, over real sockets.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use relaypool_api::delivery_slice::SlicePhase;

@@ -1,5 +1,7 @@
 //! The life of an engine: what it takes in, what it waits for, what it keeps over an end.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::sync::Arc;

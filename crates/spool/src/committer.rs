@@ -40,7 +40,8 @@ impl Shared {
         }
     }
 
-    fn fail(&self, failure: SpoolFailure) {
+    /// Makes the failure known and takes no more batches.
+    pub(crate) fn fail(&self, failure: SpoolFailure) {
         tracing::error!(error = &failure as &dyn std::error::Error, "the spool has failed");
         self.failure.send_replace(Some(failure));
         self.room.close();

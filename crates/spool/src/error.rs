@@ -148,9 +148,8 @@ impl SpoolFailure {
 
     /// True when the disk is full, as far as the error says so. Errors of writing in the background are in the log only.
     pub fn is_storage_full(&self) -> bool {
-        let full = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        };
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match &self.0 {
             Cause::Write(error) => match &**error {
                 fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => full(error),

@@ -9,9 +9,9 @@ const MEBIBYTE: usize = 1024 * 1024;
 pub struct Options {
     /// Memory for blocks read from disk, in bytes.
     pub cache_bytes: usize,
-    /// When the changes of one table held in memory reach this size in bytes, they are written to a file of their own.
-    /// Each of the four tables holds at most about four times this. Fixed when the spool is created: a spool that
-    /// exists keeps the value it was made with.
+    /// When the changes of a table that are held in memory reach this size in bytes, they are written to a file. Each of
+    /// the four tables holds at most about four times this. Fixed when the spool is created: one that exists keeps the
+    /// value it was made with.
     pub memtable_bytes: usize,
     /// How many bytes of batches may wait for the committing thread, including those it is working on. Further ones
     /// wait for room. A single larger batch goes alone.

@@ -62,7 +62,14 @@ impl Spool {
             return Commit::decided(self.shared.refusal());
         };
         let (answer, commit) = oneshot::channel();
-        self.send(Request { batch, room: Some(room), answer }, commit)
+        self.send(
+            Request {
+                batch,
+                room: Some(room),
+                answer,
+            },
+            commit,
+        )
     }
 
     /// Hands over a batch at once, whether there is room in the queue or not, after all that was submitted before. For
@@ -72,7 +79,14 @@ impl Spool {
             return Commit::decided(self.shared.refusal());
         }
         let (answer, commit) = oneshot::channel();
-        self.send(Request { batch, room: None, answer }, commit)
+        self.send(
+            Request {
+                batch,
+                room: None,
+                answer,
+            },
+            commit,
+        )
     }
 
     fn send(&self, request: Request, commit: oneshot::Receiver<Result<Committed, CommitError>>) -> Commit {
@@ -160,7 +174,7 @@ impl Spool {
     pub async fn close(self) -> Result<(), SpoolFailure> {
         let (closed, released) = oneshot::channel();
         if self.messages.send(Message::Close(closed)).is_ok() {
-            // An error means that another handle's closing was first and has been carried out.
+            // Dropped unanswered when another handle has closed the spool at the same moment.
             let _ = released.await;
         }
         match &*self.shared.failure.borrow() {
@@ -196,4 +210,94 @@ impl std::fmt::Debug for Spool {
 fn slice_record(number: SliceNumber, value: &[u8]) -> Result<SliceRecord, ReadError> {
     let stored = StoredSlice::decode(value).map_err(|_| ReadError::Damaged("the record of a slice"))?;
     Ok(stored.into_record(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::RwLock;
+    use std::task::Poll;
+
+    use tokio::sync::{Semaphore, watch};
+
+    use super::*;
+    use crate::statistics::Counters;
+
+    const QUEUE_BYTES: usize = 1_000;
+
+    /// A spool whose committing thread is the test.
+    fn without_thread() -> (Spool, mpsc::Receiver<Message>) {
+        let (messages, queue) = mpsc::channel();
+        let shared = Shared {
+            store: RwLock::new(None),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            failure: watch::Sender::new(None),
+            counters: Counters::default(),
+        };
+        let spool = Spool {
+            messages,
+            shared: Arc::new(shared),
+            directory: PathBuf::new(),
+            queue_bytes: QUEUE_BYTES,
+        };
+        (spool, queue)
+    }
+
+    fn note(bytes: usize) -> Batch {
+        let mut batch = Batch::new();
+        batch.set_note("n", vec![0; bytes]);
+        batch
+    }
+
+    async fn is_waiting<T>(future: &mut std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+        poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_callers_wait_in_turn() {
+        let (spool, queue) = without_thread();
+        let first = spool.submit(note(800)).await;
+        let mut second = pin!(spool.submit(note(800)));
+        let mut third = pin!(spool.submit(note(1)));
+        assert!(is_waiting(&mut second).await);
+        assert!(is_waiting(&mut third).await, "a small batch must not overtake");
+
+        let Ok(Message::Commit(request)) = queue.try_recv() else {
+            panic!("the first batch is not in the queue");
+        };
+        assert!(queue.try_recv().is_err());
+        assert!(is_waiting(&mut second).await);
+        let _ = request.answer.send(Ok(Committed::default()));
+        drop(request.room);
+        let _second = second.await;
+        let _third = third.await;
+        assert_eq!(queue.try_iter().count(), 2);
+        first.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_batch_larger_than_the_queue_goes_alone() {
+        let (spool, queue) = without_thread();
+        let _large = spool.submit(note(10 * QUEUE_BYTES)).await;
+        let mut next = pin!(spool.submit(note(1)));
+        assert!(is_waiting(&mut next).await);
+        drop(queue.try_recv());
+        let _next = next.await;
+    }
+
+    #[tokio::test]
+    async fn callers_that_wait_learn_of_a_failure() {
+        let (spool, queue) = without_thread();
+        let _first = spool.submit(note(QUEUE_BYTES)).await;
+        let mut waiting = pin!(spool.commit(note(1)));
+        let mut failed = pin!(spool.failed());
+        assert!(is_waiting(&mut waiting).await);
+        assert!(is_waiting(&mut failed).await);
+        spool.shared.fail(SpoolFailure::thread());
+        assert!(matches!(waiting.await, Err(CommitError::Failed(_))));
+        assert!(failed.await.to_string().contains("panic"));
+        assert!(matches!(spool.commit(note(1)).await, Err(CommitError::Failed(_))));
+        drop(queue);
+    }
 }

@@ -196,7 +196,9 @@ impl<'a> Stage<'a> {
 
     fn number(&self, id: &str) -> Result<Option<SliceNumber>, ReadError> {
         let stored = self.get(Table::Index, keys::slice_id(id))?;
-        stored.map(|bytes| decode_number(&bytes).map(SliceNumber::new)).transpose()
+        stored
+            .map(|bytes| decode_number(&bytes).map(SliceNumber::new))
+            .transpose()
     }
 
     /// Takes the next slice number. The count lies on disk, so that a number is not used again after the last slice has

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
-use fjall::{
-    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, UserKey, UserValue,
-};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, UserKey, UserValue};
 
 use crate::directory::Directory;
 use crate::keys::Table;
@@ -44,8 +44,7 @@ impl Store {
             })?;
         }
         let path = directory.database();
-        let (database, [index, contents, rows, states]) =
-            open_tables(&path, options).map_err(database_error(&path))?;
+        let (database, [index, contents, rows, states]) = open_tables(&path, options).map_err(database_error(&path))?;
         Ok(Self {
             database,
             index,
@@ -82,16 +81,16 @@ impl Store {
         batch.commit()
     }
 
-    /// Waits until the database can take another group without stopping its caller.
+    /// Waits until the database can take another group without stopping its caller. An error when writing has failed.
     pub(crate) fn wait_for_room(&self) -> fjall::Result<()> {
         while let Some(behind) = self.tables().into_iter().find(|table| is_behind(table)) {
-            self.check()?; eprintln!("behind {} sealed {} l0 {}", behind.name(), behind.sealed_memtable_count(), behind.l0_table_count());
+            self.check()?;
             if behind.l0_table_count() >= FIRST_LEVEL_FILES {
-                // The database compacts a step for every file it writes, which need not be enough. No step of ours drops
-                // old versions (sequence number 0): what may be dropped is for the database to know.
+                // The database compacts one step for every file it writes, which need not be enough. A step of ours drops
+                // no old versions (none are older than sequence number 0): which may go is for the database to know.
                 behind.tree.compact(behind.config.compaction_strategy.clone(), 0)?;
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
@@ -150,16 +149,13 @@ fn open_tables(path: &Path, options: &Options) -> fjall::Result<(Database, [Keys
 /// Common to all tables: small values, overwritten or removed soon, in key ranges that grow at one end and die at the
 /// other.
 fn table_options(options: &Options) -> KeyspaceCreateOptions {
-    let e = |n: &str, d: u64| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
     let file_bytes = options.memtable_bytes as u64;
-    let target = e("FT", 4) << 20;
-    let l0 = e("L0", 4) as u8;
-    let ratio = e("RATIO", 10) as f32;
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
         .max_memtable_size(file_bytes)
-        // Files no larger than a memtable: a compaction then rewrites little beside what has changed, and space that
-        // overwritten and removed values leave is given back in small steps.
-        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(target).with_l0_threshold(l0).with_level_ratio_policy(vec![ratio])))
+        // Files no larger than a memtable: compaction goes on in small steps, which take little memory and keep the one
+        // thread from writing memtables only for a moment. Measured with 400 MB of live slices through which twice as
+        // many more pass: tables take up less than twice what lives, and a quarter of the memory of larger files.
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(file_bytes)))
         .data_block_compression_policy(CompressionPolicy::disabled())
 }

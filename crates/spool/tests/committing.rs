@@ -67,10 +67,7 @@ async fn batches_are_applied_in_the_order_of_submission() {
         last = Some(spool.submit(set_state(message(slice, 0), round.to_be_bytes())).await);
     }
     last.unwrap().await.unwrap();
-    assert_eq!(
-        spool.state(message(slice, 0)).unwrap().unwrap(),
-        1_999u32.to_be_bytes()
-    );
+    assert_eq!(spool.state(message(slice, 0)).unwrap().unwrap(), 1_999u32.to_be_bytes());
 }
 
 #[tokio::test]

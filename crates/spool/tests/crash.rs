@@ -12,8 +12,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::message;
@@ -73,7 +73,11 @@ async fn write_until_killed() {
     let states = Arc::new(AtomicU64::new(round * 1_000_000_000));
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
-            let own: Vec<_> = there.iter().filter(|slice| slice.number.get() % TASKS == task).cloned().collect();
+            let own: Vec<_> = there
+                .iter()
+                .filter(|slice| slice.number.get() % TASKS == task)
+                .cloned()
+                .collect();
             tokio::spawn(write(spool.clone(), format!("{round}-{task}"), own, states.clone()))
         })
         .collect();
@@ -87,7 +91,9 @@ async fn write(spool: Spool, name: String, mut slices: Vec<SliceRecord>, states:
         let id = format!("{name}-{count}");
         let slice = slice_of(&id);
         let mut batch = Batch::new();
-        batch.add_content(slice.content, content_bytes(&slice.content)).add_slice(slice);
+        batch
+            .add_content(slice.content, content_bytes(&slice.content))
+            .add_slice(slice);
         let number = spool.commit(batch).await.unwrap().slices[0].number();
         say(format!("added {number} {id}"));
         slices.push(spool.slice(number).unwrap().unwrap());
@@ -148,7 +154,9 @@ impl Expected {
             }
             "state" => {
                 let slice = self.slices.get_mut(&number(1)).unwrap();
-                slice.states.insert(words[2].parse().unwrap(), words[3].parse().unwrap());
+                slice
+                    .states
+                    .insert(words[2].parse().unwrap(), words[3].parse().unwrap());
             }
             "removing" => self.slices.get_mut(&number(1)).unwrap().removing = true,
             "removed" => {
@@ -161,11 +169,21 @@ impl Expected {
 
     /// Compares, and takes over what is there without having been acknowledged: from now on it must stay.
     fn check(&mut self, spool: &Spool) {
-        let there: BTreeMap<_, _> = spool.slices().unwrap().into_iter().map(|slice| (slice.number, slice)).collect();
+        let there: BTreeMap<_, _> = spool
+            .slices()
+            .unwrap()
+            .into_iter()
+            .map(|slice| (slice.number, slice))
+            .collect();
         for (number, slice) in &self.slices {
             assert!(slice.removing || there.contains_key(number), "slice {number} is lost");
         }
-        let lost: Vec<_> = self.slices.keys().filter(|number| !there.contains_key(number)).copied().collect();
+        let lost: Vec<_> = self
+            .slices
+            .keys()
+            .filter(|number| !there.contains_key(number))
+            .copied()
+            .collect();
         for number in lost {
             self.slices.remove(&number);
             self.removed.insert(number);
@@ -193,9 +211,21 @@ impl Expected {
 }
 
 fn check_slice(spool: &Spool, record: &SliceRecord, expected: &mut Slice) {
-    let NewSlice { id, delivery, content, details, rows } = slice_of(&expected.id);
+    let NewSlice {
+        id,
+        delivery,
+        content,
+        details,
+        rows,
+    } = slice_of(&expected.id);
     assert_eq!(
-        (&record.id, &record.delivery, record.content, &record.details, record.rows as usize),
+        (
+            &record.id,
+            &record.delivery,
+            record.content,
+            &record.details,
+            record.rows as usize
+        ),
         (&id, &delivery, content, &details, rows.len())
     );
     let stored: Vec<_> = spool.rows(record.number).unwrap().map(|row| row.unwrap().1).collect();
@@ -204,10 +234,18 @@ fn check_slice(spool: &Spool, record: &SliceRecord, expected: &mut Slice) {
         let (key, state) = state.unwrap();
         let state = u64::from_be_bytes(state.try_into().unwrap());
         let acknowledged = expected.states.insert(key.index, state);
-        assert!(acknowledged.is_none_or(|acknowledged| acknowledged <= state), "state of {key} is lost");
+        assert!(
+            acknowledged.is_none_or(|acknowledged| acknowledged <= state),
+            "state of {key} is lost"
+        );
     }
     let states = spool.states(record.number).unwrap().count();
-    assert_eq!(states, expected.states.len(), "states of slice {} are lost", record.number);
+    assert_eq!(
+        states,
+        expected.states.len(),
+        "states of slice {} are lost",
+        record.number
+    );
 }
 
 /// Ends the writer with the test, whatever becomes of that.
@@ -254,7 +292,7 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         if round % 3 == 0 {
             std::thread::sleep(Duration::from_millis(round * 2));
         } else {
-            for line in lines.by_ref().take(round as usize * 150) {
+            for line in lines.by_ref().take(round as usize * 60) {
                 expected.read(&line);
                 acknowledgements += 1;
             }

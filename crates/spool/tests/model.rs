@@ -134,7 +134,8 @@ impl Model {
             details: slice.details,
         };
         self.slices.insert(number, record);
-        self.rows.extend((0..).zip(slice.rows).map(|(index, row)| ((number, index), row)));
+        self.rows
+            .extend((0..).zip(slice.rows).map(|(index, row)| ((number, index), row)));
         Some(AddedSlice::Added(number))
     }
 

@@ -58,7 +58,7 @@ async fn everything_is_there_after_reopening() {
             rows: 3,
             details: b"running".to_vec(),
         };
-        assert_eq!(spool.slices().unwrap(), [record.clone()]);
+        assert_eq!(spool.slices().unwrap(), std::slice::from_ref(&record));
         assert_eq!(spool.slice(number).unwrap(), Some(record));
         assert_eq!(spool.content(&content_id(1)).unwrap(), Some(content_bytes(1)));
         assert_eq!(

@@ -180,8 +180,15 @@ impl Document<'_> {
         if let Some(unknown) = unknown_fields(&head.kind, &raw).first() {
             return Err(self.invalid(head, unknown.to_string()));
         }
-        let object: K = self.parse()?;
         let mut problems = violations(&head.kind, &raw);
+        let object: K = serde_yaml::from_str(self.text).map_err(|error| {
+            let words = without_location(&error);
+            // The schema says what would be right; the parser only that this is not.
+            let same = problems
+                .iter()
+                .find(|problem| words.starts_with(&format!("{}: ", problem.field)));
+            self.malformed(&error, same.map_or(words.clone(), ToString::to_string))
+        })?;
         problems.extend(object.problems());
         problems.extend(object.spec().obstacles());
         if let Some(problem) = problems.first() {
@@ -198,7 +205,10 @@ impl Document<'_> {
     fn secret(&self, head: &Head) -> Result<Secret, ObjectError> {
         let _: serde::de::IgnoredAny = self.named(head)?;
         let secret = serde_yaml::from_str(self.text).map_err(|error| {
-            let problem = format!("Secret {}: data maps names to base64, stringData maps names to text", head.metadata.name);
+            let problem = format!(
+                "Secret {}: data maps names to base64, stringData maps names to text",
+                head.metadata.name
+            );
             self.malformed(&error, problem)
         })?;
         Ok(with_string_data(secret))
@@ -239,7 +249,9 @@ fn is_object_name(name: &str) -> bool {
         && name.split('.').all(|label| {
             label.starts_with(is_alphanumeric)
                 && label.ends_with(is_alphanumeric)
-                && label.chars().all(|character| is_alphanumeric(character) || character == '-')
+                && label
+                    .chars()
+                    .all(|character| is_alphanumeric(character) || character == '-')
         })
 }
 
@@ -310,7 +322,9 @@ fn documents<'a>(path: &'a Path, text: &'a str) -> Vec<Document<'a>> {
 
 /// `---`, with a comment behind it or without.
 fn is_separator(line: &str) -> bool {
-    let Some(rest) = line.strip_prefix("---") else { return false };
+    let Some(rest) = line.strip_prefix("---") else {
+        return false;
+    };
     let words = rest.trim_start();
     words.is_empty() || (words.len() < rest.len() && words.starts_with('#'))
 }
@@ -404,9 +418,17 @@ mod tests {
 
     #[test]
     fn errors_in_secrets_do_not_quote_them() {
-        for broken in ["stringData: hunter2", "stringData: {a: [hunter2]}", "data: {a: 'hunter2!'}", "data: hunter2"] {
+        for broken in [
+            "stringData: hunter2",
+            "stringData: {a: [hunter2]}",
+            "data: {a: 'hunter2!'}",
+            "data: hunter2",
+        ] {
             let refused = error(&format!("kind: Secret\nmetadata: {{name: s}}\n{broken}\n"));
-            assert!(refused.contains("Secret s") && !refused.contains("hunter2"), "{refused}");
+            assert!(
+                refused.contains("Secret s") && !refused.contains("hunter2"),
+                "{refused}"
+            );
         }
         let key = error("-----BEGIN PRIVATE KEY-----\nhunter2\n");
         assert!(!key.contains("hunter2"), "{key}");

@@ -96,10 +96,13 @@ pub fn planned(
     keys: &[DkimKey],
     folder: &Path,
 ) -> anyhow::Result<PlannedRun> {
-    let pool = objects
-        .pools
-        .get(&delivery.spec.pool)
-        .with_context(|| format!("Delivery {}: there is no RelayPool {}", delivery.name_any(), delivery.spec.pool))?;
+    let pool = objects.pools.get(&delivery.spec.pool).with_context(|| {
+        format!(
+            "Delivery {}: there is no RelayPool {}",
+            delivery.name_any(),
+            delivery.spec.pool
+        )
+    })?;
     let file = folder.join(file_name(&delivery.uid().unwrap_or_default()));
     if file.exists() {
         let text = std::fs::read(&file).with_context(|| format!("cannot read the plan {}", file.display()))?;

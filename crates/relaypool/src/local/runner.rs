@@ -138,9 +138,7 @@ impl Runner {
                             slice = report.name,
                             "there are unfinished messages of a Delivery that is not among the files: they wait"
                         );
-                        engine
-                            .set_run_state(&report.delivery_uid, RunState::Suspended)
-                            .await?;
+                        engine.set_run_state(&report.delivery_uid, RunState::Suspended).await?;
                     }
                     _ => {}
                 }

@@ -9,7 +9,14 @@ use super::{CONNECTIONS, accepted, one_delivery, provider, recipients};
 async fn a_finished_run_says_so_and_is_not_repeated() {
     let (simulator, files) = one_delivery(0, "0s").await;
     let mut list = rows(50, "inbox.example");
-    list.extend(["user3@INBOX.example,Twice", "nonsense,No one", "lost@nowhere.example,Lost"].map(str::to_owned));
+    list.extend(
+        [
+            "user3@INBOX.example,Twice",
+            "nonsense,No one",
+            "lost@nowhere.example,Lost",
+        ]
+        .map(str::to_owned),
+    );
     files.write("3-news.yaml", &delivery("news", "main", &list, ""));
 
     let first = files.run().await.success();
@@ -24,7 +31,16 @@ async fn a_finished_run_says_so_and_is_not_repeated() {
 
     let books = simulator.books().summary();
     let again = files.run().await.success().status("news");
-    for part in ["phase", "counts", "success", "reasons", "messages", "plan", "startedAt", "completedAt"] {
+    for part in [
+        "phase",
+        "counts",
+        "success",
+        "reasons",
+        "messages",
+        "plan",
+        "startedAt",
+        "completedAt",
+    ] {
         assert_eq!(again[part], status[part], "{part}: {again:#}");
     }
     assert_eq!(simulator.books().summary(), books, "no connection, no message");
@@ -70,7 +86,10 @@ async fn two_pools_send_from_their_own_addresses_by_their_own_policies() {
         .write("slow.yml", &pool("slow", "127.0.0.2", &simulator))
         .write("policy.yaml", policy)
         .write("news.yaml", &delivery("news", "fast", &rows(60, "inbox.example"), ""))
-        .write("offers.yaml", &delivery("offers", "slow", &rows(20, "other.example"), ""));
+        .write(
+            "offers.yaml",
+            &delivery("offers", "slow", &rows(20, "other.example"), ""),
+        );
     files.write("both.yaml", &delivery("both", "slow", &rows(40, "inbox.example"), ""));
     let ended = files.run().await.success();
     for (name, sent) in [("news", 60), ("offers", 20), ("both", 40)] {
@@ -103,7 +122,11 @@ async fn a_run_that_has_begun_goes_on_as_planned_and_another_run_id_makes_anothe
     assert_eq!(changed.unwrap()["reason"], "ChangedAfterStart", "{status:#}");
     assert_eq!(simulator.books().accepted().len(), 5);
 
-    files.replace("3-news.yaml", "  pool: main\n", "  pool: main\n  runId: second/../run\n");
+    files.replace(
+        "3-news.yaml",
+        "  pool: main\n",
+        "  pool: main\n  runId: second/../run\n",
+    );
     let status = files.run().await.success().status("news");
     assert_eq!(count(&status, "sent"), 5, "{status:#}");
     let contents = simulator.books().accepted();

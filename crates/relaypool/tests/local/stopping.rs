@@ -18,7 +18,10 @@ async fn signals_end_a_run_and_the_next_one_continues() {
         let ended = run.ended().await;
         assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         assert_eq!(ended.exit.code(), Some(1), "{ended}");
-        assert_eq!(ended.errors, "Error: interrupted: run the same command again to continue\n");
+        assert_eq!(
+            ended.errors,
+            "Error: interrupted: run the same command again to continue\n"
+        );
         assert_eq!(ended.status("news")["phase"], "Sending", "{ended}");
         assert!(recipients(&simulator).len() < 300, "it was stopped on its way");
     }
@@ -40,8 +43,18 @@ async fn open_transactions_get_some_time_unless_there_is_a_second_signal() {
     let took = asked.elapsed().as_secs();
     assert!((15..30).contains(&took), "{took} s: {ended}");
     assert_eq!(ended.exit.code(), Some(1));
-    assert!(ended.errors.contains("some transactions did not finish in time and will be repeated"), "{ended}");
-    assert!(ended.errors.ends_with("Error: interrupted: run the same command again to continue\n"), "{ended}");
+    assert!(
+        ended
+            .errors
+            .contains("some transactions did not finish in time and will be repeated"),
+        "{ended}"
+    );
+    assert!(
+        ended
+            .errors
+            .ends_with("Error: interrupted: run the same command again to continue\n"),
+        "{ended}"
+    );
 
     // The provider still sits on the transactions of before.
     let abandoned = simulator.books().read(|books| books.transactions_open());
@@ -57,7 +70,10 @@ async fn open_transactions_get_some_time_unless_there_is_a_second_signal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_suspended_ends_the_run_with_advice_and_can_be_resumed_or_canceled() {
     let (simulator, files) = one_delivery(40, "50ms").await;
-    files.write("other.yaml", &delivery("other", "main", &rows(7, "inbox.example"), "  suspend: true\n"));
+    files.write(
+        "other.yaml",
+        &delivery("other", "main", &rows(7, "inbox.example"), "  suspend: true\n"),
+    );
     let run = files.start();
     accepted(&simulator, 10).await;
     run.signal("INT");
@@ -71,7 +87,11 @@ async fn what_is_suspended_ends_the_run_with_advice_and_can_be_resumed_or_cancel
     let news = ended.status("news");
     assert_eq!(news["phase"], "Suspended", "{news:#}");
     assert_eq!(ended.status("other")["phase"], "Completed");
-    assert_eq!(simulator.books().accepted().len(), before + 7, "nothing of it slipped out");
+    assert_eq!(
+        simulator.books().accepted().len(),
+        before + 7,
+        "nothing of it slipped out"
+    );
     let advice = "Delivery news is suspended: take spec.suspend out and run the same command again to continue\n";
     assert_eq!(ended.errors, advice);
 
@@ -79,7 +99,11 @@ async fn what_is_suspended_ends_the_run_with_advice_and_can_be_resumed_or_cancel
     let ended = files.run().await.success();
     let canceled = ended.status("news");
     assert_eq!(canceled["phase"], "Canceled", "{canceled:#}");
-    assert_eq!(count(&canceled, "sent") + count(&canceled, "canceled"), 40, "{canceled:#}");
+    assert_eq!(
+        count(&canceled, "sent") + count(&canceled, "canceled"),
+        40,
+        "{canceled:#}"
+    );
     assert_eq!(count(&canceled, "sent") as usize, before, "{canceled:#}");
     assert_eq!(simulator.books().accepted().len(), before + 7);
 }
@@ -97,7 +121,10 @@ async fn a_delivery_that_is_not_among_the_files_any_more_is_not_sent() {
     let ended = files.run().await.success();
     assert_eq!(count(&ended.status("other"), "sent"), 5);
     assert_eq!(simulator.books().accepted().len(), before + 5);
-    assert!(ended.errors.contains("not among the files") && ended.errors.contains("news"), "{ended}");
+    assert!(
+        ended.errors.contains("not among the files") && ended.errors.contains("news"),
+        "{ended}"
+    );
 }
 
 /// Two processes on one spool would send everything twice.
@@ -119,7 +146,10 @@ async fn what_a_run_lacks_to_go_on_is_said_before_anything_is_sent() {
     let files = super::support::Files::new();
     files
         .write("1-pool.yaml", &pool("main", "127.0.0.1", &simulator))
-        .write("2-key.yaml", &super::refusing::key("Ed25519", &super::refusing::ed25519()))
+        .write(
+            "2-key.yaml",
+            &super::refusing::key("Ed25519", &super::refusing::ed25519()),
+        )
         .write("3-news.yaml", &delivery("news", "main", &rows(60, "inbox.example"), ""));
     let run = files.start();
     accepted(&simulator, 5).await;
@@ -128,9 +158,15 @@ async fn what_a_run_lacks_to_go_on_is_said_before_anything_is_sent() {
     let before = simulator.books().accepted().len();
 
     let signed = std::fs::read_to_string(files.yaml().join("2-key.yaml")).unwrap();
-    files.write("2-key.yaml", &super::refusing::key("Ed25519", &super::refusing::ed25519()));
+    files.write(
+        "2-key.yaml",
+        &super::refusing::key("Ed25519", &super::refusing::ed25519()),
+    );
     let refusal = files.refusal().await;
-    assert!(refusal.contains("Delivery news was planned to be signed with s1._domainkey.shop.example"), "{refusal}");
+    assert!(
+        refusal.contains("Delivery news was planned to be signed with s1._domainkey.shop.example"),
+        "{refusal}"
+    );
     files.write("2-key.yaml", &signed);
 
     files.replace("1-pool.yaml", "  pool: main\n", "  pool: main\n  suspend: true\n");
@@ -140,14 +176,25 @@ async fn what_a_run_lacks_to_go_on_is_said_before_anything_is_sent() {
 
     files.replace("1-pool.yaml", "name: main\n", "name: another\n");
     let refusal = files.refusal().await;
-    assert!(refusal.contains("Delivery news: there is no RelayPool main"), "{refusal}");
+    assert!(
+        refusal.contains("Delivery news: there is no RelayPool main"),
+        "{refusal}"
+    );
     files.replace("1-pool.yaml", "name: another\n", "name: main\n");
 
-    let plan = std::fs::read_dir(files.state().join("plans")).unwrap().next().unwrap().unwrap().path();
+    let plan = std::fs::read_dir(files.state().join("plans"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let whole = std::fs::read(&plan).unwrap();
     std::fs::write(&plan, &whole[..whole.len() / 2]).unwrap();
     let refusal = files.refusal().await;
-    assert!(refusal.contains("is damaged") && refusal.contains(plan.to_str().unwrap()), "{refusal}");
+    assert!(
+        refusal.contains("is damaged") && refusal.contains(plan.to_str().unwrap()),
+        "{refusal}"
+    );
     std::fs::write(&plan, whole).unwrap();
 
     assert_eq!(simulator.books().accepted().len(), before);

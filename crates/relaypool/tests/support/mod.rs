@@ -33,7 +33,10 @@ pub struct Running(Child);
 
 pub fn relaypool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_relaypool"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     for variable in ["RUST_LOG", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RELAYPOOL_LOG_JSON"] {
         command.env_remove(variable);
     }
@@ -112,7 +115,9 @@ spec:
 
 /// Rows for `user0@domain`, `user1@domain`, ….
 pub fn rows(count: usize, domain: &str) -> Vec<String> {
-    (0..count).map(|user| format!("user{user}@{domain},No. {user}")).collect()
+    (0..count)
+        .map(|user| format!("user{user}@{domain},No. {user}"))
+        .collect()
 }
 
 impl Files {
@@ -221,9 +226,12 @@ impl Ended {
 
     /// The status of a Delivery in the printed YAML.
     pub fn status(&self, delivery: &str) -> Value {
-        let documents = serde_yaml::Deserializer::from_str(&self.output).map(|document| Value::deserialize(document).unwrap());
+        let documents =
+            serde_yaml::Deserializer::from_str(&self.output).map(|document| Value::deserialize(document).unwrap());
         let mut found = documents.filter(|document| document["metadata"]["name"] == delivery);
-        let mut document = found.next().unwrap_or_else(|| panic!("there is no Delivery {delivery}: {self}"));
+        let mut document = found
+            .next()
+            .unwrap_or_else(|| panic!("there is no Delivery {delivery}: {self}"));
         assert_eq!(document["kind"], "Delivery");
         document["status"].take()
     }
@@ -231,11 +239,17 @@ impl Ended {
 
 impl std::fmt::Display for Ended {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}\n--- output\n{}\n--- errors\n{}", self.exit, self.output, self.errors)
+        write!(
+            formatter,
+            "{}\n--- output\n{}\n--- errors\n{}",
+            self.exit, self.output, self.errors
+        )
     }
 }
 
 /// A number in the counts of a status.
 pub fn count(status: &Value, what: &str) -> u64 {
-    status["counts"][what].as_u64().unwrap_or_else(|| panic!("no count {what} in {status:#}"))
+    status["counts"][what]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no count {what} in {status:#}"))
 }

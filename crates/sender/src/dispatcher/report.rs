@@ -255,7 +255,8 @@ fn ranges(slots: &[Slot]) -> StatusRanges {
 }
 
 fn reasons(slots: &[Slot]) -> Vec<ReasonCount> {
-    let mut counts: BTreeMap<(LogStatus, &str, Option<u16>, Option<&str>), u64> = BTreeMap::new();
+    type Key<'a> = (LogStatus, &'a str, Option<u16>, Option<&'a str>);
+    let mut counts: BTreeMap<Key<'_>, u64> = BTreeMap::new();
     for slot in slots {
         if let Some(last) = slot.last.as_deref() {
             let key = (

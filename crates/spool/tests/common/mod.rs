@@ -34,7 +34,9 @@ pub fn new_slice(id: &str, content: u8, rows: u32) -> NewSlice {
         delivery: "newsletter".to_owned(),
         content: content_id(content),
         details: Vec::new(),
-        rows: (0..rows).map(|index| format!("{id} row {index}").into_bytes()).collect(),
+        rows: (0..rows)
+            .map(|index| format!("{id} row {index}").into_bytes())
+            .collect(),
     }
 }
 
