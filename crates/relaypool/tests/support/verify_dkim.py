@@ -24,7 +24,10 @@ def results(message):
     found = {}
     for index in range(sum(name.lower() == b"dkim-signature" for name, _ in dkim.DKIM(message).headers)):
         verifier = dkim.DKIM(message)
-        good = verifier.verify(idx=index, dnsfunc=dnsfunc)
+        try:
+            good = verifier.verify(idx=index, dnsfunc=dnsfunc)
+        except dkim.DKIMException:
+            good = False
         found[verifier.signature_fields[b"a"].decode()] = good
     return found
 
