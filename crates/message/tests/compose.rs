@@ -5,6 +5,7 @@
 mod support;
 
 use mail_parser::{MessageParser, MimeHeaders as _};
+use proptest::prelude::*;
 use relaypool_api::EmailAddress;
 use relaypool_message::{ComposeError, Composer, Identity, Problem, TemplateError, check_template};
 use serde_json::{Value, json};
@@ -98,6 +99,13 @@ fn every_attempt_makes_the_same_bytes() {
 }
 
 #[test]
+fn a_composer_is_shared_by_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Composer>();
+    shared::<relaypool_message::dkim::Signer>();
+}
+
+#[test]
 fn one_text_alone_is_no_multipart() {
     for (message, subtype, text) in [
         (json!({ "subject": "s", "text": "Hi\n{{ n }}" }), "plain", "Hi\r\n5\r\n"),
@@ -165,6 +173,21 @@ fn attachments_and_inline_images_come_back() {
     assert_eq!(parts[6].contents(), b"%PDF-1");
     assert_eq!(parts[7].attachment_name().unwrap().len(), 164);
     assert_eq!(parts[7].contents(), "ABC".repeat(500).as_bytes());
+}
+
+proptest! {
+    #[test]
+    fn file_names_come_back(name in "[^/\\\\\\p{Cc}]{1,60}|[ -.0-\\[\\]-~]{1,200}") {
+        prop_assume!(name.len() <= 255);
+        let composer = composer(json!({
+            "subject": "s",
+            "text": "text",
+            "attachments": [{ "filename": name, "contentType": "a/b", "data": "QQ==" }],
+        }));
+        let message = compose(&composer, &Variables::new()).unwrap();
+        let parsed = MessageParser::new().parse(&message).unwrap();
+        prop_assert_eq!(parsed.attachment(0).unwrap().attachment_name(), Some(name.as_str()));
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use relaypool_api::dkim_key::DkimAlgorithm::{self, Ed25519, Rsa};
 use relaypool_api::message::SigningKeyRef;
 use relaypool_message::dkim::{SignError, Signer, SignerError, SigningKey, generate};
 use serde_json::json;
-use support::{Variables, compose, composer, variables};
+use support::{compose, composer, variables};
 
 /// Keys of `example.com`, and the records that publish them.
 struct Domain {
