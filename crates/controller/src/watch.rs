@@ -7,13 +7,15 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedSender;
 use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::reflector::store::{Store, Writer};
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, controller::ReconcileReason};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -75,11 +77,15 @@ where
         }));
     }
 
-    /// Follows the objects for ever. What goes wrong is logged and tried again, ever more slowly.
+    /// Follows the objects for ever. What goes wrong is logged and tried again, more slowly at first, then every few seconds.
     pub(crate) async fn run(mut self, api: Api<T>, config: watcher::Config) {
         // Who wrote which field is a large part of an object, and nobody here asks.
         let without_managed_fields = |object: &mut T| object.meta_mut().managed_fields = None;
-        let mut events = pin!(watcher(api, config).default_backoff().modify(without_managed_fields));
+        let mut events = pin!(
+            watcher(api, config)
+                .backoff(BoundedBackoff::default())
+                .modify(without_managed_fields)
+        );
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.take(&event),
@@ -132,6 +138,28 @@ where
 /// The object itself, for a reconciler of the kind that is watched.
 pub(crate) fn itself<T: Resource<DynamicType = ()>>(object: &T) -> Option<ObjectRef<T>> {
     Some(ObjectRef::from_obj(object))
+}
+
+/// Longest time between two attempts. kube's own is a minute, and an API server that comes back costs two of them: a watch
+/// that goes on at a version it has forgotten is refused, and only the next attempt lists anew.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// kube's backoff, cut at [`LONGEST_WAIT`].
+#[derive(Default)]
+struct BoundedBackoff(DefaultBackoff);
+
+impl Iterator for BoundedBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|wait| wait.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for BoundedBackoff {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 #[cfg(test)]

@@ -267,6 +267,13 @@ impl Driver {
                         let _ = events.send(Event::RouteFound(domain, found));
                     });
                 }
+                Effect::Settle(session, recording) => {
+                    self.tasks.spawn(async move {
+                        // A spool that has failed ends the process; until then the place counts as free.
+                        let _ = recording.await;
+                        let _ = events.send(Event::Closed(session));
+                    });
+                }
                 Effect::Open(start) => {
                     self.tasks.spawn(session::run(*start, self.tls.clone(), events));
                 }

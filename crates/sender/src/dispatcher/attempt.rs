@@ -98,14 +98,11 @@ impl Dispatcher {
         });
         self.metrics.attempt_seconds.observe(report.took.as_secs_f64());
         let recording = self.decide(report.key, lane, &report.attempt, now);
-        match report.next {
-            Some(next) => {
-                if let Some(session) = self.sessions.get_mut(&report.session) {
-                    session.recording = recording;
-                }
-                self.next_for(report.session, next, now);
-            }
-            None => drop(recording),
+        if let Some(session) = self.sessions.get_mut(&report.session) {
+            session.recording = recording;
+        }
+        if let Some(next) = report.next {
+            self.next_for(report.session, next, now);
         }
         if let Some(lane) = lane {
             self.work(lane, now);

@@ -417,6 +417,11 @@ impl Dispatcher {
 
     /// A session is over. What it still held goes back to the lane.
     pub(crate) fn session_closed(&mut self, id: SessionId, now: Millis) {
+        // Its place is free for another connection only when its last result is on disk: the bound of two repeats is one for
+        // each place, not for each connection that ever had it.
+        if let Some(recording) = self.sessions.get_mut(&id).and_then(|session| session.recording.take()) {
+            return self.effects.push(Effect::Settle(id, recording));
+        }
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };

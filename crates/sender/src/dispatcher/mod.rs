@@ -28,7 +28,7 @@ use relaypool_api::Domain;
 use relaypool_api::relay_pool::{PoolMode, RelayPoolSpec};
 use relaypool_shaping::pacer::PacerLimits;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
-use relaypool_spool::{ContentId, MessageKey, SliceNumber, Spool};
+use relaypool_spool::{Commit, ContentId, MessageKey, SliceNumber, Spool};
 use tokio::sync::oneshot;
 
 pub(crate) use attempt::{Attempt, AttemptReport};
@@ -54,6 +54,8 @@ use timers::{Timer, Timers};
 pub(crate) enum Effect {
     /// Look up the route of a domain and answer with [`Dispatcher::route_found`].
     LookUp(DomainId, Domain),
+    /// Wait until the last result of a session that is over is durable, and say again that it is over.
+    Settle(SessionId, Commit),
     /// Open a session; it reports by [`Dispatcher::attempted`] and [`Dispatcher::session_closed`].
     Open(Box<SessionStart>),
 }
