@@ -450,7 +450,8 @@ pub struct Speed {
 pub struct MessageReport {
     /// Row in the recipient list, from 0.
     pub index: u64,
-    /// Recipient.
+    /// Recipient; absent where the row has no address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
     /// Log status.
     pub status: LogStatus,

@@ -196,7 +196,8 @@ pub struct MessageSnapshot {
 pub struct IgnoredRow {
     /// Row in the recipient list, from 0.
     pub index: u64,
-    /// The address as written, cut to 320 characters.
+    /// The address as written, cut to 320 characters; absent where the row has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
     /// Why.
     pub reason: String,

@@ -24,7 +24,7 @@ fn snapshot(attachments: &[Attachment]) -> MessageSnapshot {
             "text": format!("Guten Tag {{{{ first_name }}}} {{{{ last_name }}}},\n\n{}", line.repeat(60)),
             "html": format!(
                 "<html><body><h1>Guten Tag {{{{ first_name }}}}</h1>{}<a href=\"https://example.com/?u={{{{ token|urlencode }}}}\">x</a></body></html>",
-                format!("{paragraph}{{% if city == \"Köln\" %}}<b>{{{{ city }}}}</b>{{% endif %}}").repeat(100)
+                format!("{}{{% if city == \"Köln\" %}}<b>{{{{ city }}}}</b>{{% endif %}}", paragraph.repeat(10)).repeat(12)
             ),
             "attachments": attachments,
             "listUnsubscribe": { "url": "https://example.com/u?t={{ token|urlencode }}", "oneClick": true },

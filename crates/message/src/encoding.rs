@@ -96,13 +96,12 @@ fn write_line(out: &mut Vec<u8>, line: &[u8]) {
     let mut room = LINE - 1;
     let mut rest = line;
     while let Some(&byte) = rest.first() {
-        let literal = literal_prefix(rest);
-        if literal == 0 {
+        if ESCAPED[usize::from(byte)] {
             write_escape(out, &mut room, byte);
             rest = &rest[1..];
             continue;
         }
-        let (mut run, behind) = rest.split_at(literal);
+        let (mut run, behind) = rest.split_at(literal_prefix(rest));
         while run.len() > room {
             let (head, tail) = run.split_at(room);
             out.extend_from_slice(head);

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use mail_auth::common::crypto::{DkimKey, Ed25519Key, RsaKey};
 use relaypool_api::dkim_key::DkimAlgorithm;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::PemObject as _;
 
 /// A private key that signs mail, and its public half.
 pub struct SigningKey {
@@ -26,7 +26,7 @@ pub struct SigningKey {
 pub enum KeyError {
     /// No private key in PEM. Encrypted ones count as none.
     #[error("no private key in PEM format without a passphrase (PKCS#8, or PKCS#1 for RSA)")]
-    Pem(#[source] pem::Error),
+    Pem(#[source] rustls::pki_types::pem::Error),
     /// A key of another algorithm than the DkimKey says.
     #[error("this is {found}, but the algorithm of the DkimKey is {wanted:?}")]
     OtherAlgorithm {
@@ -159,16 +159,21 @@ pub fn generate(algorithm: DkimAlgorithm) -> Result<String, KeyError> {
         DkimAlgorithm::Ed25519 => Ed25519KeyPair::generate().and_then(|pair| pair.as_der()),
     }
     .map_err(KeyError::Library)?;
-    let mut pem = "-----BEGIN PRIVATE KEY-----\n".to_owned();
-    let encoded = STANDARD.encode(der.as_ref());
+    Ok(pem("PRIVATE KEY", der.as_ref()))
+}
+
+/// Bytes as a PEM file (RFC 7468).
+fn pem(label: &str, bytes: &[u8]) -> String {
+    let encoded = STANDARD.encode(bytes);
+    let mut file = format!("-----BEGIN {label}-----\n");
     for (index, character) in encoded.chars().enumerate() {
         if index > 0 && index % 64 == 0 {
-            pem.push('\n');
+            file.push('\n');
         }
-        pem.push(character);
+        file.push(character);
     }
-    pem.push_str("\n-----END PRIVATE KEY-----\n");
-    Ok(pem)
+    file.push_str(&format!("\n-----END {label}-----\n"));
+    file
 }
 
 #[cfg(test)]
@@ -179,6 +184,23 @@ mod tests {
     const RFC_8463: &str = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
         -----END PRIVATE KEY-----\n";
+
+    /// A key of 1024 bits, made for this test.
+    const SMALL: &str = "-----BEGIN RSA PRIVATE KEY-----\n\
+        MIICXAIBAAKBgQCzV5woM+CisfHJEsVngWWAETFUYtFcCu4fby5ygvGHVOvtginZ\n\
+        xGfvTKcZRV7BZ9RxDopIEWGxDhgqHf5+/K6nanO1pTCMpiIzAMaycNi6W9MxhHJN\n\
+        LHZCag8dlSPY8DdbWEGs8VRiQiLYQNRps99EqziF7/hK2xTyQIdMr1dSbQIDAQAB\n\
+        AoGBAIY27KCRom1fqkkGiUFa7zEWrMowYen2LBrOQ/5izIqxHRdUMCnO+NF3lh4t\n\
+        cipfn/c0IHyqtWeh2qe6Zrl2NOXI6C8ym56SToUHlI6L+DbrEgqTg34nUtoh80Gi\n\
+        tqx5dJylQqBN6xIjtjwlbB9wIKWgmA4Z1hth3nL4oUpshKCBAkEA1whQpMUd2IV/\n\
+        8dVcRXIujwSGwv2XV/SDJdQhf7y6iM8GzCMzzZ+TK4+jSa1OJsO1IpgeQvKM5D+y\n\
+        xu6ytoRUXQJBANWClwBM8btT0QoHLLkmdJDu/75Ni1FH9Wu5mopB4u5mvjP0GlP4\n\
+        SZkqzi7dgcU1FfPZW4Z1ggseATBv3L3xFVECQFv5soTHy3xRnehS2qTZshB6XyoI\n\
+        TjPQ4kfL9IgusZrS8pVeeUn6d3iqd62L82GhVFj3t/nqxVjb5hww/UAUWgECQGCu\n\
+        HYo5TUyyC3oq/YlpbGckkhGuM2O+3dbF2MC6TPP++im0YyeayljdFTgLfXO7MhGV\n\
+        Xuhn1VcLYyZ3wNERlcECQC/7uOFkF/KrNDuPGIIJbi/LUx/qAw+YAw6i+VzbXc5p\n\
+        p2dZKZVfi9qUKkZzwMY5ZbwrgFA3aZ7RUrfz2BUExFw=\n\
+        -----END RSA PRIVATE KEY-----\n";
 
     const EC: &str = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----\n";
 
@@ -208,6 +230,32 @@ mod tests {
             assert_ne!(one.version(), other.version());
             assert_eq!(one.version().len(), 16);
         }
+    }
+
+    #[test]
+    fn reads_rsa_keys_of_the_older_format() {
+        let pkcs8 = generate(DkimAlgorithm::Rsa).unwrap();
+        let PrivateKeyDer::Pkcs8(der) = PrivateKeyDer::from_pem_slice(pkcs8.as_bytes()).unwrap() else {
+            panic!("another format");
+        };
+        // PKCS#8 wraps PKCS#1 in a header of constant length.
+        let pkcs1 = pem("RSA PRIVATE KEY", &der.secret_pkcs8_der()[26..]);
+        let read = |pem: &str| {
+            SigningKey::from_pem(pem.as_bytes(), DkimAlgorithm::Rsa)
+                .unwrap()
+                .version()
+        };
+        assert_eq!(read(&pkcs1), read(&pkcs8));
+        assert_eq!(
+            read(&format!("a note\n\n{}", pkcs8.replace('\n', "\r\n"))),
+            read(&pkcs8)
+        );
+    }
+
+    #[test]
+    fn small_rsa_keys_are_refused() {
+        let error = SigningKey::from_pem(SMALL.as_bytes(), DkimAlgorithm::Rsa).unwrap_err();
+        assert!(matches!(error, KeyError::TooSmall), "{error:?}");
     }
 
     #[test]

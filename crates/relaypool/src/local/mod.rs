@@ -1,5 +1,6 @@
 //! Deliveries without a cluster: the same objects, the same planning, the same sender engine, in one process.
 
+mod document;
 mod objects;
 mod plan;
 mod progress_bars;
