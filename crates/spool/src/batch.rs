@@ -2,8 +2,11 @@
 
 use crate::{ContentId, MessageKey, NewSlice, SliceNumber};
 
-/// The largest batch, in bytes: the sum of its payloads and names, and [`OPERATION_BYTES`] for each operation and row.
+/// The largest batch, in bytes: the sum of its payloads and names, and 64 for each operation and row.
 pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
+
+/// The most changes in a batch. The addition or removal of a slice counts four and twice its rows, anything else one.
+pub const MAX_BATCH_CHANGES: usize = 262_144;
 
 /// The longest name of a slice or a note, in bytes.
 pub const MAX_NAME_BYTES: usize = 1024;

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::vec;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -20,6 +21,10 @@ use crate::{Batch, CommitError, Committed, OpenError, Options, SpoolFailure};
 
 /// How often the thread looks, when it has nothing to write, whether writing in the background has failed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Changes of the database from which a group is written, whatever waits: removals are small in the queue, but touch every
+/// message of a slice.
+const GROUP_CHANGES: usize = 32_768;
 
 /// What the handles of a spool and its committing thread have in common.
 pub(crate) struct Shared {
@@ -173,27 +178,37 @@ impl Committer {
         (group, None)
     }
 
-    /// Writes a group and answers its batches.
+    /// Commits a group and answers its batches.
     fn commit(&mut self, group: Vec<Request>) {
         if group.len() > 1 {
             self.pace = Some(Instant::now() + self.options.group_interval);
         }
-        if self.shared.failure.borrow().is_some() {
-            return self.refuse(group);
+        let mut waiting = group.into_iter();
+        while waiting.len() > 0 && !self.has_failed() {
+            self.write(&mut waiting);
         }
-        let shared = self.shared.clone();
-        let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
+        for request in waiting {
+            let _ = request.answer.send(Err(self.shared.refusal()));
+        }
+    }
+
+    /// Writes as many batches as make a set of changes that fits in memory, with one `fdatasync`.
+    fn write(&self, waiting: &mut vec::IntoIter<Request>) {
+        let store = self.shared.store.read().unwrap_or_else(PoisonError::into_inner);
         let store = store.as_ref().expect("the store is there until this thread ends");
-        let counters = &shared.counters;
+        let counters = &self.shared.counters;
 
         let mut stage = Stage::new(store);
-        let mut applied = Vec::with_capacity(group.len());
-        for request in group {
+        let mut applied = Vec::with_capacity(waiting.len());
+        while stage.len() < GROUP_CHANGES
+            && let Some(request) = waiting.next()
+        {
             let bytes = request.batch.bytes();
             match stage.apply(request.batch) {
                 Ok(committed) => applied.push((request.answer, committed, bytes, request.room)),
                 Err(error) => {
                     counters.refusals.fetch_add(1, Relaxed);
+                    // Whoever submitted it need not wait for the answer; the same below.
                     let _ = request.answer.send(Err(error));
                 }
             }
@@ -210,13 +225,12 @@ impl Committer {
                 for (answer, committed, bytes, _room) in applied {
                     counters.commits.fetch_add(1, Relaxed);
                     counters.bytes.fetch_add(bytes as u64, Relaxed);
-                    // Whoever submitted it need not wait for the answer.
                     let _ = answer.send(Ok(committed));
                 }
             }
             Err(error) => {
                 let failure = SpoolFailure::write(error);
-                shared.fail(failure.clone());
+                self.shared.fail(failure.clone());
                 for (answer, ..) in applied {
                     let _ = answer.send(Err(failure.clone().into()));
                 }
@@ -224,15 +238,13 @@ impl Committer {
         }
     }
 
-    fn refuse(&self, group: Vec<Request>) {
-        for request in group {
-            let _ = request.answer.send(Err(self.shared.refusal()));
-        }
+    fn has_failed(&self) -> bool {
+        self.shared.failure.borrow().is_some()
     }
 
     /// Notices a failure in the background when no batch comes to meet it.
     fn check(&self) {
-        if self.shared.failure.borrow().is_some() {
+        if self.has_failed() {
             return;
         }
         let store = self.shared.store.read().unwrap_or_else(PoisonError::into_inner);

@@ -100,9 +100,9 @@ pub enum Refusal {
         /// The content it refers to.
         content: ContentId,
     },
-    /// A slice has more rows than can be numbered.
-    #[error("slice '{0}' has more than 4294967295 rows")]
-    TooManyRows(String),
+    /// The batch makes more changes than [`MAX_BATCH_CHANGES`](crate::MAX_BATCH_CHANGES).
+    #[error("a batch makes more than {limit} changes", limit = crate::MAX_BATCH_CHANGES)]
+    TooManyChanges,
     /// The name of a slice or note is longer than [`MAX_NAME_BYTES`](crate::MAX_NAME_BYTES).
     #[error("a name of {0} bytes is longer than {limit}", limit = crate::MAX_NAME_BYTES)]
     NameTooLong(usize),

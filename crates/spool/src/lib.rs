@@ -32,7 +32,7 @@ mod stage;
 mod statistics;
 mod store;
 
-pub use batch::{Batch, MAX_BATCH_BYTES, MAX_NAME_BYTES};
+pub use batch::{Batch, MAX_BATCH_BYTES, MAX_BATCH_CHANGES, MAX_NAME_BYTES};
 pub use commit::{AddedSlice, Commit, Committed};
 pub use error::{CommitError, OpenError, ReadError, Refusal, SpoolFailure};
 pub use identity::{ContentId, MessageKey, SliceNumber};

@@ -13,8 +13,8 @@ use crate::keys::{self, Table};
 use crate::record::StoredSlice;
 use crate::store::Store;
 use crate::{
-    AddedSlice, Batch, CommitError, Committed, ContentId, MAX_BATCH_BYTES, MAX_NAME_BYTES, MessageKey, NewSlice,
-    ReadError, Refusal, SliceNumber,
+    AddedSlice, Batch, CommitError, Committed, ContentId, MAX_BATCH_BYTES, MAX_BATCH_CHANGES, MAX_NAME_BYTES,
+    MessageKey, NewSlice, ReadError, Refusal, SliceNumber,
 };
 
 type Key = (Table, UserKey);
@@ -49,6 +49,11 @@ impl<'a> Stage<'a> {
         result
     }
 
+    /// How many changes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     /// The changes to write.
     pub(crate) fn into_changes(self) -> HashMap<Key, Change> {
         self.changes
@@ -60,7 +65,12 @@ impl<'a> Stage<'a> {
         }
         let mut offered = HashMap::new();
         let mut committed = Committed::default();
+        let mut changes = 0;
         for operation in batch.operations {
+            changes += self.changes_of(&operation)?;
+            if changes > MAX_BATCH_CHANGES {
+                return Err(Refusal::TooManyChanges.into());
+            }
             match operation {
                 Operation::AddContent(id, bytes) => {
                     offered.insert(id, UserValue::from(bytes));
@@ -82,6 +92,19 @@ impl<'a> Stage<'a> {
         Ok(committed)
     }
 
+    /// The changes that an operation counts for: bounds the memory it takes before it takes it.
+    fn changes_of(&self, operation: &Operation) -> Result<usize, ReadError> {
+        let rows = match operation {
+            Operation::AddSlice(slice) => slice.rows.len(),
+            Operation::RemoveSlice(slice) => match self.get(Table::Index, keys::slice(*slice))? {
+                Some(record) => decode(&record)?.rows as usize,
+                None => return Ok(1),
+            },
+            _ => return Ok(1),
+        };
+        Ok(4 + 2 * rows)
+    }
+
     fn add_slice(
         &mut self,
         slice: NewSlice,
@@ -91,9 +114,7 @@ impl<'a> Stage<'a> {
         if let Some(number) = self.number(&slice.id)? {
             return Ok(AddedSlice::AlreadyThere(number));
         }
-        let Ok(rows) = u32::try_from(slice.rows.len()) else {
-            return Err(Refusal::TooManyRows(slice.id).into());
-        };
+        let rows = u32::try_from(slice.rows.len()).expect("the rows of a slice are fewer than a batch's changes");
         self.refer_to_content(&slice, offered)?;
         let number = self.next_number()?;
         let record = StoredSlice {

@@ -146,16 +146,15 @@ fn open_tables(path: &Path, options: &Options) -> fjall::Result<(Database, [Keys
     Ok((database, tables))
 }
 
-/// Common to all tables: small values, overwritten or removed soon, in key ranges that grow at one end and die at the
-/// other.
+/// Common to all tables: small values that are overwritten or removed before long.
 fn table_options(options: &Options) -> KeyspaceCreateOptions {
     let file_bytes = options.memtable_bytes as u64;
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
         .max_memtable_size(file_bytes)
-        // Files no larger than a memtable: compaction goes on in small steps, which take little memory and keep the one
-        // thread from writing memtables only for a moment. Measured with 400 MB of live slices through which twice as
-        // many more pass: tables take up less than twice what lives, and a quarter of the memory of larger files.
+        // Files no larger than a memtable: compaction goes on in small steps, which take little memory and keep its one
+        // thread from writing memtables only for a moment. With 400 MB of live slices, when twice as many have been
+        // removed, the tables take up twice what lives; larger files save a third of that, for twice the memory.
         .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(file_bytes)))
         .data_block_compression_policy(CompressionPolicy::disabled())
 }

@@ -42,8 +42,8 @@ fn slice_of(id: &str) -> NewSlice {
         delivery: format!("delivery of {id}"),
         content: content_of(id),
         details: id.as_bytes().to_vec(),
-        rows: (0..1 + count % 60)
-            .map(|index| format!("{id}/{index} ").repeat(100).into_bytes())
+        rows: (0..1 + count * 7 % 60)
+            .map(|index| format!("{id}/{index} ").repeat(700).into_bytes())
             .collect(),
     }
 }
@@ -311,4 +311,6 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         spool.close().await.unwrap();
     }
     assert!(acknowledgements > 10_000 && expected.removed.len() > 100);
+    // The database has begun another log at least once.
+    assert!(!folder.path().join("queue/database/0.jnl").exists());
 }

@@ -287,6 +287,46 @@ async fn names_and_batches_have_a_largest_size() {
 }
 
 #[tokio::test]
+async fn many_slices_are_removed_in_bounded_steps() {
+    const ROWS: u32 = 27_000;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let mut numbers = Vec::new();
+    for index in 0..5 {
+        numbers.push(add(&spool, &format!("slice-{index}"), 1, ROWS).await);
+    }
+    let mut all = Batch::new();
+    for number in &numbers {
+        all.remove_slice(*number);
+    }
+    assert_eq!(refusal(spool.commit(all).await), Refusal::TooManyChanges);
+    assert_eq!(spool.slices().unwrap().len(), 5);
+
+    let mut commits = Vec::new();
+    let groups = spool.statistics().groups;
+    for number in &numbers {
+        let mut batch = Batch::new();
+        batch.remove_slice(*number);
+        commits.push(spool.submit(batch).await);
+    }
+    for commit in commits {
+        commit.await.unwrap();
+    }
+    assert_eq!(
+        spool.statistics().groups - groups,
+        5,
+        "each is as large as a group may be"
+    );
+    assert_eq!(spool.slices().unwrap(), []);
+    assert!(numbers.iter().all(|number| rows(&spool, *number).is_empty()));
+
+    let slice = new_slice("too many", 1, 140_000);
+    let mut batch = Batch::new();
+    batch.add_content(content_id(1), content_bytes(1)).add_slice(slice);
+    assert_eq!(refusal(spool.commit(batch).await), Refusal::TooManyChanges);
+}
+
+#[tokio::test]
 async fn slices_come_in_the_order_of_their_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
