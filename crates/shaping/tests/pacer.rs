@@ -6,7 +6,7 @@ use std::time::Duration;
 use relaypool_api::reply::{Phase, Reply, ReplyCode};
 use relaypool_api::sending_ip::{Binds, LaneState};
 use relaypool_bounce::{Failure, Reading, Verdict, classify, classify_failure};
-use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Share, Snapshot};
+use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Sending, Sent, Share, Snapshot};
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(1_000_000 + seconds)
@@ -48,7 +48,7 @@ fn open_all(pacer: &mut Pacer, now: Duration) -> u32 {
 /// Opens a connection, has it refused, and closes it.
 fn refuse_one(pacer: &mut Pacer, now: Duration, verdict: &Verdict) {
     pacer.opened(now);
-    pacer.feedback(now, verdict);
+    pacer.feedback(now, note(), verdict);
     pacer.closed(now);
 }
 
@@ -58,7 +58,7 @@ fn begins_with_a_few_connections_and_grows_to_the_limit() {
     assert_eq!(open_all(&mut pacer, at(0)), 5);
     assert_eq!(pacer.binds(at(0)), Binds::LearnedConnections);
     for _ in 0..100 {
-        pacer.accepted(at(1));
+        pacer.accepted(at(1), note());
         open_all(&mut pacer, at(1));
     }
     assert_eq!(pacer.connection_limit(), 20);
@@ -74,7 +74,7 @@ fn static_mode_uses_the_limits_as_they_are() {
     });
     assert_eq!(open_all(&mut pacer, at(0)), 20);
     for _ in 0..5 {
-        pacer.feedback(at(0), &busy());
+        pacer.feedback(at(0), note(), &busy());
         pacer.closed(at(0));
     }
     assert_eq!(pacer.connection_limit(), 20);
@@ -117,7 +117,7 @@ fn the_least_of_policy_bounds_and_share_is_the_limit() {
 fn a_refusal_at_connect_takes_a_connection_away() {
     let mut pacer = Pacer::new(limits(20));
     open_all(&mut pacer, at(0));
-    pacer.feedback(at(0), &busy());
+    pacer.feedback(at(0), note(), &busy());
     pacer.closed(at(0));
     assert_eq!(pacer.connection_limit(), 4);
     assert_eq!(pacer.may_open(at(0)), Grant::No);
@@ -135,7 +135,7 @@ fn what_is_no_news_of_the_path_changes_nothing() {
         classify_failure(Failure::NullMx),
     ] {
         for _ in 0..50 {
-            pacer.feedback(at(0), &verdict);
+            pacer.feedback(at(0), note(), &verdict);
         }
         assert_eq!(pacer.connection_limit(), 5, "{verdict:?}");
         assert_eq!(pacer.state(at(0)), LaneState::Sending, "{verdict:?}");
@@ -149,7 +149,7 @@ fn a_rate_is_obeyed_and_named() {
         ..limits(20)
     });
     assert_eq!(pacer.may_send(at(0)), Grant::Now);
-    pacer.sent(at(0));
+    pacer.sent(at(0), FIRST);
     assert_eq!(pacer.may_send(at(0)), Grant::At(at(1)));
     assert_eq!(pacer.binds(at(0)), Binds::PolicyRate);
     assert_eq!(pacer.may_send(at(1)), Grant::Now);
@@ -160,9 +160,9 @@ fn a_message_that_did_not_leave_is_no_probe() {
     let mut pacer = Pacer::new(limits(20));
     pacer.suspend(at(0), at(10));
     assert_eq!(open_all(&mut pacer, at(10)), 1);
-    pacer.sent(at(10));
+    pacer.sent(at(10), FIRST);
     assert_ne!(pacer.may_send(at(10)), Grant::Now);
-    pacer.unused();
+    pacer.unused(note());
     assert_eq!(pacer.may_send(at(10)), Grant::Now);
 }
 
@@ -176,7 +176,7 @@ fn a_slower_share_binds_before_the_policy() {
         }),
         ..limits(20)
     });
-    pacer.sent(at(0));
+    pacer.sent(at(0), FIRST);
     assert_eq!(pacer.may_send(at(0)), Grant::At(at(60)));
     assert_eq!(pacer.binds(at(0)), Binds::PoolShare);
 }
@@ -187,6 +187,7 @@ fn a_block_suspends_the_lane_until_a_probe_is_accepted() {
     open_all(&mut pacer, at(0));
     pacer.feedback(
         at(0),
+        note(),
         &refusal(Phase::MailFrom, 554, "5.7.1", "your IP is on our block list"),
     );
     let until = pacer.suspended_until(at(0)).unwrap();
@@ -197,9 +198,10 @@ fn a_block_suspends_the_lane_until_a_probe_is_accepted() {
         (LaneState::Suspended, Binds::Suspended)
     );
     // What was on its way changes nothing.
-    pacer.accepted(at(1));
+    pacer.accepted(at(1), note());
     pacer.feedback(
         at(1),
+        note(),
         &refusal(Phase::MailFrom, 554, "5.7.1", "your IP is on our block list"),
     );
     assert_eq!(pacer.suspended_until(at(1)), Some(until));
@@ -207,9 +209,9 @@ fn a_block_suspends_the_lane_until_a_probe_is_accepted() {
 
     assert_eq!(open_all(&mut pacer, until), 1, "a single probe");
     assert_eq!(pacer.may_send(until), Grant::Now);
-    pacer.sent(until);
+    pacer.sent(until, FIRST);
     assert!(matches!(pacer.may_send(until), Grant::At(_)));
-    pacer.accepted(until);
+    pacer.accepted(until, note());
     assert_eq!(pacer.state(until), LaneState::Sending);
     assert!(open_all(&mut pacer, until) >= 1);
 }
@@ -220,8 +222,8 @@ fn any_answer_for_a_recipient_is_good_news_for_a_probe() {
     refuse_one(&mut pacer, at(0), &refusal(Phase::Greeting, 554, "", "no"));
     let until = pacer.suspended_until(at(0)).unwrap();
     assert_eq!(open_all(&mut pacer, until), 1);
-    pacer.sent(until);
-    pacer.feedback(until, &refusal(Phase::RcptTo, 550, "5.1.1", "no such user"));
+    pacer.sent(until, FIRST);
+    pacer.feedback(until, note(), &refusal(Phase::RcptTo, 550, "5.1.1", "no such user"));
     assert_eq!(pacer.may_send(until), Grant::Now);
 }
 
@@ -239,7 +241,7 @@ fn a_dead_path_is_suspended_and_a_lost_connection_is_not() {
     // One broken host among several: as long as mail is accepted, no number of failures makes the path dead.
     let mut pacer = Pacer::new(limits(20));
     for second in 0..100 {
-        pacer.accepted(at(second));
+        pacer.accepted(at(second), note());
         for _ in 0..20 {
             refuse_one(&mut pacer, at(second), &refused);
         }
@@ -271,7 +273,7 @@ fn new_limits_hold_at_once() {
         ..limits(20)
     });
     assert_eq!(open_all(&mut pacer, at(0)), 5);
-    pacer.sent(at(0));
+    pacer.sent(at(0), FIRST);
     let lower = PacerLimits {
         rate: "1/h".parse().ok(),
         ..limits(2)
@@ -308,8 +310,8 @@ fn what_is_known_survives_a_restart() {
         ..limits(20)
     });
     open_all(&mut pacer, at(0));
-    pacer.sent(at(0));
-    pacer.feedback(at(0), &busy());
+    pacer.sent(at(0), FIRST);
+    pacer.feedback(at(0), note(), &busy());
     pacer.suspend(at(0), at(600));
     let kept = serde_json::to_string(&pacer.snapshot()).unwrap();
 
@@ -340,4 +342,21 @@ fn what_is_known_survives_a_restart() {
 #[test]
 fn an_idle_lane_is_small() {
     assert!(size_of::<Pacer>() < 1_024, "{}", size_of::<Pacer>());
+}
+
+const FIRST: Sending = Sending {
+    new_connection: true,
+    attempt: 1,
+    first_refused: None,
+};
+
+fn note() -> Sent {
+    let limits = PacerLimits {
+        connections: 1,
+        messages_per_connection: 1,
+        rate: None,
+        share: None,
+        adaptive: None,
+    };
+    Pacer::new(limits).sent(Duration::ZERO, FIRST)
 }

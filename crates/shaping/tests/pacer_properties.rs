@@ -8,7 +8,7 @@ use relaypool_api::Rate;
 use relaypool_api::reply::{EnhancedCode, Phase, Reply, ReplyCode};
 use relaypool_api::sending_ip::{Binds, LaneState};
 use relaypool_bounce::{Failure, Reading, Verdict, classify, classify_failure};
-use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Share};
+use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Sending, Sent, Share};
 
 /// Something that happens to a lane.
 #[derive(Debug, Clone)]
@@ -146,20 +146,20 @@ impl Lane {
                 self.open += 1;
             }
             Event::Send if self.on_their_way < self.open && self.may(Pacer::may_send) => {
-                self.pacer.sent(now);
+                self.pacer.sent(now, FIRST);
                 self.sent.push(now);
                 self.on_their_way += 1;
             }
             Event::Unused if self.on_their_way > 0 => {
-                self.pacer.unused();
+                self.pacer.unused(note());
                 self.on_their_way -= 1;
             }
             Event::Accepted if self.on_their_way > 0 => {
-                self.pacer.accepted(now);
+                self.pacer.accepted(now, note());
                 self.on_their_way -= 1;
             }
             Event::Refused(verdict) if self.open > 0 => {
-                self.pacer.feedback(now, &verdict);
+                self.pacer.feedback(now, note(), &verdict);
                 self.on_their_way = self.on_their_way.saturating_sub(1);
             }
             Event::Closed if self.open > 0 => {
@@ -253,4 +253,21 @@ proptest! {
             }
         }
     }
+}
+
+const FIRST: Sending = Sending {
+    new_connection: true,
+    attempt: 1,
+    first_refused: None,
+};
+
+fn note() -> Sent {
+    let limits = PacerLimits {
+        connections: 1,
+        messages_per_connection: 1,
+        rate: None,
+        share: None,
+        adaptive: None,
+    };
+    Pacer::new(limits).sent(Duration::ZERO, FIRST)
 }

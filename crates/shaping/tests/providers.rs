@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use relaypool_api::reply::{Phase, Reply, ReplyCode};
 use relaypool_bounce::{Reading, Verdict, classify};
-use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits};
+use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Sending, Sent};
 
 /// One message for each connection, and always another one waiting.
 struct Run {
@@ -62,7 +62,7 @@ impl Run {
                 Grant::No => return None,
             }
             self.pacer.opened(self.now);
-            self.pacer.sent(self.now);
+            self.pacer.sent(self.now, FIRST);
             let is_let_in = self.serving < limit;
             self.serving += u32::from(is_let_in);
             let took = if is_let_in {
@@ -84,11 +84,11 @@ impl Run {
         };
         self.now = end;
         if accepted {
-            self.pacer.accepted(end);
+            self.pacer.accepted(end, note());
             self.serving -= 1;
             self.delivered += 1;
         } else {
-            self.pacer.feedback(end, &busy());
+            self.pacer.feedback(end, note(), &busy());
             self.refused += 1;
         }
         self.pacer.closed(end);
@@ -142,4 +142,21 @@ fn a_provider_that_comes_back_gets_its_mail() {
         assert!(run.step(100), "the lane stands still");
     }
     assert!(run.now - back < Duration::from_secs(1_900));
+}
+
+const FIRST: Sending = Sending {
+    new_connection: true,
+    attempt: 1,
+    first_refused: None,
+};
+
+fn note() -> Sent {
+    let limits = PacerLimits {
+        connections: 1,
+        messages_per_connection: 1,
+        rate: None,
+        share: None,
+        adaptive: None,
+    };
+    Pacer::new(limits).sent(Duration::ZERO, FIRST)
 }

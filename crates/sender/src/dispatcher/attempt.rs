@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use relaypool_api::reply::{Phase, Reply};
 use relaypool_bounce::{Action, Failure, Reading, Verdict, classify, classify_failure};
+use relaypool_shaping::pacer::Sent;
 use relaypool_shaping::retry::NextAttempt;
 use relaypool_spool::{Batch, Commit, MessageKey, SliceNumber};
 use tokio::sync::oneshot;
@@ -92,12 +93,15 @@ impl Attempt {
 impl Dispatcher {
     /// A session reports an attempt, and asks for its next message if it can go on.
     pub(crate) fn attempted(&mut self, report: AttemptReport, now: Millis) {
-        let lane = self.sessions.get_mut(&report.session).map(|session| {
-            session.flying = None;
-            session.lane
-        });
+        let (lane, sent) = match self.sessions.get_mut(&report.session) {
+            Some(session) => {
+                session.flying = None;
+                (Some(session.lane), session.sent.take())
+            }
+            None => (None, None),
+        };
         self.metrics.attempt_seconds.observe(report.took.as_secs_f64());
-        let recording = self.decide(report.key, lane, &report.attempt, now);
+        let recording = self.decide(report.key, lane, sent, &report.attempt, now);
         if let Some(session) = self.sessions.get_mut(&report.session) {
             session.recording = recording;
         }
@@ -114,11 +118,12 @@ impl Dispatcher {
         &mut self,
         key: MessageKey,
         lane: Option<LaneId>,
+        sent: Option<Sent>,
         attempt: &Attempt,
         now: Millis,
     ) -> Option<Commit> {
         let verdict = attempt.verdict();
-        self.tell_lane(lane, attempt, verdict.as_ref(), now);
+        self.tell_lane(lane, sent, attempt, verdict.as_ref(), now);
         let decision = self.decision(key, lane, attempt, verdict.as_ref(), now);
         self.count(key, attempt, verdict.as_ref(), &decision);
         let slot = self.slot_mut(key)?;
@@ -198,17 +203,24 @@ impl Dispatcher {
         }
     }
 
-    fn tell_lane(&mut self, lane: Option<LaneId>, attempt: &Attempt, verdict: Option<&Verdict>, now: Millis) {
-        let Some(lane) = lane else { return };
+    fn tell_lane(
+        &mut self,
+        lane: Option<LaneId>,
+        sent: Option<Sent>,
+        attempt: &Attempt,
+        verdict: Option<&Verdict>,
+        now: Millis,
+    ) {
+        let (Some(lane), Some(sent)) = (lane, sent) else { return };
         let lane = self.lane_mut(lane);
         match (attempt, verdict) {
             (Attempt::Accepted, _) => {
-                lane.pacer.accepted(pacer_time(now));
+                lane.pacer.accepted(pacer_time(now), sent);
                 lane.delivered.count(now);
                 lane.sent += 1;
             }
             (_, Some(verdict)) => {
-                lane.pacer.feedback(pacer_time(now), verdict);
+                lane.pacer.feedback(pacer_time(now), sent, verdict);
                 lane.last_refusal = Some(LastRefusal {
                     at: now,
                     reply: attempt.text(),
@@ -217,7 +229,7 @@ impl Dispatcher {
                 });
                 lane.failed += u64::from(verdict.action == Action::Fail);
             }
-            (_, None) => lane.pacer.unused(),
+            (_, None) => lane.pacer.unused(sent),
         }
     }
 
@@ -239,7 +251,7 @@ impl Dispatcher {
         let attempt = Attempt::Ignored {
             reason: reason.to_owned(),
         };
-        drop(self.decide(key, None, &attempt, now));
+        drop(self.decide(key, None, None, &attempt, now));
     }
 
     /// A message has come to its end.

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use relaypool_api::message::Priority;
 use relaypool_api::{Domain, EmailAddress};
 use relaypool_message::dkim::Signer;
-use relaypool_shaping::pacer::{Grant, Pacer};
+use relaypool_shaping::pacer::{Grant, Pacer, Sending, Sent};
 use relaypool_shaping::policy::EffectivePolicy;
 use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
@@ -72,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) flying: Option<MessageKey>,
     /// Where its next message goes, while it waits for one.
     pub(crate) waiting: Option<oneshot::Sender<Option<Assignment>>>,
+    /// The pacer's note of that message.
+    pub(crate) sent: Option<Sent>,
     /// The recording of its last result.
     pub(crate) recording: Option<Commit>,
     /// The settings it was opened with; one whose settings are out of date is closed.
@@ -325,22 +327,20 @@ impl Dispatcher {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let key = first.key;
+        let sent = self.tell_pacer_of_sending(lane, key, true, now);
         self.sessions.insert(
             id,
             Session {
                 lane,
                 given: 1,
                 flying: Some(key),
+                sent: Some(sent),
                 waiting: None,
                 recording: None,
                 settings: settings.clone(),
             },
         );
         self.set_place(key, Place::Flying);
-        let lane = self.lane_mut(lane);
-        lane.open += 1;
-        lane.pacer.opened(pacer_time(now));
-        lane.pacer.sent(pacer_time(now));
         self.metrics.connections.inc();
         self.effects.push(Effect::Open(Box::new(SessionStart {
             id,
@@ -358,19 +358,36 @@ impl Dispatcher {
         now: Millis,
     ) {
         let key = assignment.key;
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(lane) = self.sessions.get(&id).map(|session| session.lane) else {
             return;
         };
-        assignment.recording = session.recording.take();
-        session.given += 1;
-        session.flying = Some(key);
-        let lane = session.lane;
+        let sent = self.tell_pacer_of_sending(lane, key, false, now);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            assignment.recording = session.recording.take();
+            session.given += 1;
+            session.flying = Some(key);
+            session.sent = Some(sent);
+        }
         self.set_place(key, Place::Flying);
-        self.lane_mut(lane).pacer.sent(pacer_time(now));
         if waiting.send(Some(assignment)).is_err() {
             // The session went away in this moment; session_closed puts the message back.
             tracing::debug!(session = id.0, "session left before its message came");
         }
+    }
+
+    fn tell_pacer_of_sending(&mut self, lane: LaneId, key: MessageKey, new_connection: bool, now: Millis) -> Sent {
+        let attempts = self.slot_mut(key).map_or(0, |slot| slot.attempts);
+        let lane = self.lane_mut(lane);
+        if new_connection {
+            lane.open += 1;
+            lane.pacer.opened(pacer_time(now));
+        }
+        let sending = Sending {
+            new_connection,
+            attempt: u32::from(attempts) + 1,
+            first_refused: None,
+        };
+        lane.pacer.sent(pacer_time(now), sending)
     }
 
     fn wait_for_work(&mut self, id: SessionId, waiting: oneshot::Sender<Option<Assignment>>) {

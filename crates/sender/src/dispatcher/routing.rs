@@ -94,7 +94,7 @@ impl Dispatcher {
                 let attempt = Attempt::no_route(error);
                 for key in waiting {
                     if self.is_at(key, Place::Routing) {
-                        self.decide(key, None, &attempt, now);
+                        self.decide(key, None, None, &attempt, now);
                     }
                 }
             }

@@ -24,6 +24,7 @@ use relaypool_api::sending_ip::{Binds, LaneState};
 use relaypool_bounce::{Action, Basis, Category, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::retry::{NextAttempt, RetrySchedule};
 use breaker::{Breaker, Incident};
 use bucket::Buckets;
 pub use limits::{AdaptiveLimits, PacerLimits, Share};
@@ -48,6 +49,25 @@ pub enum Grant {
     At(Duration),
     /// Not until something changes: a connection closes, an attempt has its outcome, or the limits change.
     No,
+}
+
+/// What a message is sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// The connection was opened for this message: its time includes the greeting and TLS.
+    pub new_connection: bool,
+    /// Which attempt for this message it is, from 1.
+    pub attempt: u32,
+    /// When its first attempt was refused; none for the first attempt, and where that is not known any more.
+    pub first_refused: Option<Duration>,
+}
+
+/// A message that is on its way: the pacer's own note of how things stood when it left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    at: Duration,
+    connections: u32,
+    sending: Sending,
 }
 
 /// Decides how many connections a lane has and when it may send. Pure: `now` comes with each call and should not go back.
@@ -178,20 +198,25 @@ impl Pacer {
         }
     }
 
-    /// A message goes to a connection.
-    pub fn sent(&mut self, now: Duration) {
+    /// A message goes to a connection. What comes back is handed in again with the outcome.
+    pub fn sent(&mut self, now: Duration, sending: Sending) -> Sent {
         self.buckets.take(now);
         self.breaker.sent(now);
+        Sent {
+            at: now,
+            connections: self.open,
+            sending,
+        }
     }
 
     /// A message that [`sent`](Self::sent) told of did not leave after all. Its turn in the rate is spent all the same: given
     /// back late, it would let two messages go where the rate allows one.
-    pub fn unused(&mut self) {
+    pub fn unused(&mut self, _sent: Sent) {
         self.breaker.free_probe();
     }
 
     /// The host accepted a message.
-    pub fn accepted(&mut self, now: Duration) {
+    pub fn accepted(&mut self, now: Duration, _sent: Sent) {
         self.failures = 0;
         self.last_accepted = Some(now);
         self.path_is_good(now);
@@ -202,7 +227,7 @@ impl Pacer {
 
     /// A message, or the connection for it, was refused or failed. What does not concern the path changes nothing but this:
     /// a host that answers for a recipient is alive.
-    pub fn feedback(&mut self, now: Duration, verdict: &Verdict) {
+    pub fn feedback(&mut self, now: Duration, _sent: Sent, verdict: &Verdict) {
         if !verdict.is_path_feedback() {
             return self.answered(now, verdict);
         }
@@ -247,6 +272,25 @@ impl Pacer {
     fn counts_as_dead(&self, now: Duration, verdict: &Verdict) -> bool {
         let quiet = self.last_accepted.is_none_or(|at| now.saturating_sub(at) > QUIET);
         quiet || verdict.category == Category::MailBlock
+    }
+
+    /// When a message that was refused is tried again. Asked after [`feedback`](Self::feedback) was told of it. The jitter
+    /// depends on `seed` and the attempt: give each message a seed of its own.
+    pub fn next_attempt(
+        &self,
+        _now: Duration,
+        sent: Sent,
+        verdict: &Verdict,
+        schedule: &RetrySchedule,
+        seed: u64,
+    ) -> NextAttempt {
+        schedule.next(verdict, sent.sending.attempt, seed)
+    }
+
+    /// Messages that wait for a time of their own may go now after all, if they were first refused at or before the moment
+    /// that is returned: the site has shown that it makes strangers wait no longer.
+    pub fn released(&self, _now: Duration) -> Option<Duration> {
+        None
     }
 
     /// Sends nothing until then: a reply rule, or a person, says so.
