@@ -78,7 +78,7 @@ impl Fixed {
         }
     }
 
-    /// The number of the slot, counted from the start of the run.
+    /// A new slot begins with all of its tokens. Slots count from the start of the run.
     fn enter_slot(&mut self, now: Duration) {
         let slot = now.as_secs() / SLOT_SECONDS;
         if slot != self.slot {
@@ -138,8 +138,10 @@ impl Controller for Fixed {
 #[cfg(test)]
 mod tests {
     use relaypool_bounce::{Action, Category};
+    use relaypool_simulator::scenarios::Scenario;
 
     use super::*;
+    use crate::rivals::playground::Playground;
 
     const MESSAGE: Message = Message {
         number: 0,
@@ -239,5 +241,19 @@ mod tests {
                 "{knowledge:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_expert_copes_with_a_rate_that_nobody_else_knows() {
+        let known = Knowledge {
+            messages_per_second: Some(10.0),
+            time_per_message: Some(Duration::from_millis(500)),
+            ..Knowledge::default()
+        };
+        let provider = Scenario::C.provider();
+        let [tuned, generic] = [Fixed::tuned(20, &known), Fixed::generic(20)]
+            .map(|mut fixed| Playground::new(&provider, 1).play(&mut fixed, Duration::from_secs(300)));
+        assert!(tuned.accepted > 2_800 && tuned.refused < 100, "{tuned:?}");
+        assert!(generic.accepted < 100, "{generic:?}");
     }
 }

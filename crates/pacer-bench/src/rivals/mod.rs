@@ -69,7 +69,25 @@ pub fn by_name(name: &str, cap: u32, knowledge: &Knowledge) -> Option<Box<dyn Co
 
 #[cfg(test)]
 mod tests {
+    use relaypool_simulator::scenarios::Scenario;
+
     use super::*;
+    use playground::Playground;
+
+    #[test]
+    fn every_rival_starts_in_every_scenario_with_every_cap() {
+        for scenario in Scenario::ALL {
+            for cap in [1, 20] {
+                for mut rival in all(cap, &Knowledge::default()) {
+                    let mut playground = Playground::new(&scenario.provider(), 1);
+                    let played = playground.play(&mut *rival, Duration::from_secs(5));
+                    assert!(played.attempts > 0, "{scenario:?} {cap} {}", rival.name());
+                    let view = rival.view(Duration::from_secs(5));
+                    assert!(view.window <= f64::from(cap), "{scenario:?} {cap} {}", rival.name());
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_name_has_its_rival() {
