@@ -166,6 +166,11 @@ impl ProviderModel {
         self.connections.len()
     }
 
+    /// How often sources were locked out for too many refusals, whether or not they have knocked since.
+    pub fn lockouts(&self) -> u64 {
+        self.rules.iter().map(|rule| rule.lockouts()).sum()
+    }
+
     fn decide(&mut self, now: Duration, id: ConnectionId, step: Step<'_>) -> Decision {
         let Some(connection) = self.connections.get(&id) else {
             return Decision::hang_up(Duration::ZERO);

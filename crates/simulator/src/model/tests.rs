@@ -150,6 +150,7 @@ fn too_many_refusals_lock_the_source_out_for_a_while() {
         (118.0, 250),
     ] {
         assert_eq!(begin(&mut model, now, SOURCE).1, code, "at {now}");
+        assert_eq!(model.lockouts(), u64::from(now >= 18.0), "counted once, when it begins");
         if now == 19.0 {
             let known = model.mail(at(now), open, "sender@example.org").code();
             assert_eq!(known, Some(451), "the first behaviour in the list answers");

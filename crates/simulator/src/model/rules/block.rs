@@ -12,6 +12,7 @@ pub(super) struct Blocks {
     description: BlockAfterRefusals,
     reply: Arc<Answer>,
     sources: HashMap<IpAddr, Record>,
+    lockouts: u64,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +27,7 @@ impl Blocks {
         Self {
             reply: Arc::new(description.reply.clone()),
             sources: HashMap::new(),
+            lockouts: 0,
             description,
         }
     }
@@ -58,7 +60,12 @@ impl Rule for Blocks {
         if record.refusals.len() >= self.description.refusals as usize {
             record.refusals.clear();
             record.locked_out_until = Some(now.saturating_add(self.description.period.get()));
+            self.lockouts += 1;
         }
+    }
+
+    fn lockouts(&self) -> u64 {
+        self.lockouts
     }
 }
 

@@ -62,6 +62,11 @@ pub(super) trait Rule: Debug + Send {
 
     /// Some behaviour, perhaps this one, has refused something of `source`.
     fn witness_refusal(&mut self, _now: Duration, _source: IpAddr) {}
+
+    /// How often this behaviour has locked a source out.
+    fn lockouts(&self) -> u64 {
+        0
+    }
 }
 
 /// The state machine of `behaviour`.

@@ -1,0 +1,265 @@
+//! What a run is worth.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::bench::Cell;
+use crate::run::{Day, Outcome, Plan, Tally};
+use crate::scenario::{Demand, Scale};
+
+/// What was measured in a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    tally: Tally,
+    elapsed_seconds: f64,
+    messages: Option<u64>,
+    cuts: u64,
+    cuts_undone: u64,
+    whole_days: Range<usize>,
+}
+
+/// A run and its figures. What does not apply is none.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The controller's name.
+    pub controller: String,
+    /// The seed.
+    pub seed: u64,
+    /// The scale: `base`, `sizes x0.5`, `times x5`, …
+    pub scale: String,
+    /// Refused attempts as a share of all with an outcome.
+    pub refused_share: f64,
+    /// Deliveries as a share of what an omniscient sender delivers.
+    pub utilisation: Option<f64>,
+    /// Deliveries a second.
+    pub delivered_per_second: f64,
+    /// Share of a finite list that was delivered: by the deadline where there is one.
+    pub delivered_share: Option<f64>,
+    /// How often the provider locked the sender out; none where no provider does such a thing.
+    pub blocks: Option<u64>,
+    /// Deliveries as a multiple of those of the controller compared with.
+    pub throughput_ratio: Option<f64>,
+    /// Refusals as a fraction of those of the controller compared with.
+    pub soft_bounce_ratio: Option<f64>,
+    /// Refusals per message delivered.
+    pub refusals_per_delivered: Option<f64>,
+    /// Every goal of the scenario is reached.
+    pub pass: bool,
+    /// The goals that are not, in words.
+    pub missed: Vec<String>,
+    /// Attempts started.
+    pub attempts: u64,
+    /// Attempts accepted.
+    pub accepted: u64,
+    /// Attempts refused.
+    pub refused: u64,
+    /// What an omniscient sender delivers in such a run.
+    pub capacity: u64,
+    /// How long the run took.
+    pub duration_seconds: f64,
+    /// How many messages there were, where their number has an end.
+    pub messages: Option<u64>,
+    /// Messages delivered by the deadline, where there is one.
+    pub delivered_by_deadline: Option<u64>,
+    /// How often limits were lowered because of refusals.
+    pub cuts: u64,
+    /// How many of these cuts were taken back.
+    pub cuts_undone: u64,
+    /// Whole days of the provider, where goals count days.
+    pub days: Vec<DayRow>,
+}
+
+/// A day of the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DayRow {
+    /// Attempts accepted.
+    pub accepted: u64,
+    /// Attempts refused.
+    pub refused: u64,
+    /// False for the one in which the run starts, if it does not start at midnight.
+    pub whole: bool,
+}
+
+impl Measured {
+    /// The figures of a run.
+    pub fn of(plan: &Plan, outcome: &Outcome) -> Self {
+        let days = plan.lanes.first().map(|lane| lane.days);
+        let first_whole = usize::from(days.is_some_and(|days| !days.starts_at_midnight()));
+        let end = days.map_or(0, |days| days.number(plan.duration));
+        Self {
+            tally: outcome.total(),
+            elapsed_seconds: outcome.elapsed.as_secs_f64(),
+            messages: plan.messages(),
+            cuts: outcome.lanes.iter().map(|lane| lane.view.cuts).sum(),
+            cuts_undone: outcome.lanes.iter().map(|lane| lane.view.cuts_undone).sum(),
+            whole_days: first_whole..usize::try_from(end).unwrap_or_default(),
+        }
+    }
+
+    fn per_second(&self) -> f64 {
+        ratio(self.tally.accepted as f64, self.elapsed_seconds).unwrap_or_default()
+    }
+
+    fn day(&self, number: usize) -> Day {
+        self.tally.days.get(number).copied().unwrap_or_default()
+    }
+
+    fn least_of_a_day(&self) -> u64 {
+        let days = self.whole_days.clone().map(|number| self.day(number).accepted);
+        days.min().unwrap_or_default()
+    }
+}
+
+/// The row of a run, beside what an omniscient sender does with the same mail (and with the mail of the scenario as it is
+/// written), and what the controller does that it is to be compared with.
+pub(crate) fn judge(
+    cell: Cell<'_>,
+    controller: &str,
+    run: &Measured,
+    capacity: &Measured,
+    base_capacity: &Measured,
+    rival: Option<&Measured>,
+) -> Row {
+    let scaled = cell.scale.of(cell.scenario);
+    let utilisation = match scaled.demand {
+        // The run is as long as the controller makes it.
+        Demand::Deliveries(_) => ratio(run.per_second(), capacity.per_second()),
+        Demand::Messages(_) => None,
+        _ => ratio(run.tally.accepted as f64, capacity.tally.accepted as f64),
+    };
+    let has_deadline = scaled.goals.min_delivered.is_some();
+    let delivered = if has_deadline {
+        run.tally.accepted_by_deadline
+    } else {
+        run.tally.accepted
+    };
+    let mut row = Row {
+        scenario: cell.scenario.name.clone(),
+        controller: controller.to_owned(),
+        seed: cell.seed,
+        scale: cell.scale.to_string(),
+        refused_share: run.tally.refused_share(),
+        utilisation,
+        delivered_per_second: run.per_second(),
+        delivered_share: run
+            .messages
+            .and_then(|messages| ratio(delivered as f64, messages as f64)),
+        blocks: scaled.has_blocks().then_some(run.tally.blocks),
+        throughput_ratio: rival.and_then(|rival| ratio(run.tally.accepted as f64, rival.tally.accepted as f64)),
+        soft_bounce_ratio: rival.and_then(|rival| ratio(run.tally.refused as f64, rival.tally.refused as f64)),
+        refusals_per_delivered: ratio(run.tally.refused as f64, run.tally.accepted as f64),
+        pass: false,
+        missed: Vec::new(),
+        attempts: run.tally.attempts,
+        accepted: run.tally.accepted,
+        refused: run.tally.refused,
+        capacity: capacity.tally.accepted,
+        duration_seconds: run.elapsed_seconds,
+        messages: run.messages,
+        delivered_by_deadline: has_deadline.then_some(delivered),
+        cuts: run.cuts,
+        cuts_undone: run.cuts_undone,
+        days: days(cell, run),
+    };
+    row.missed = missed(cell, &row, run, capacity, base_capacity);
+    row.pass = row.missed.is_empty();
+    row
+}
+
+fn days(cell: Cell<'_>, run: &Measured) -> Vec<DayRow> {
+    let goals = &cell.scenario.goals;
+    if goals.min_delivered_per_day.is_none() && goals.max_refusals_per_day.is_none() {
+        return Vec::new();
+    }
+    (0..run.whole_days.end)
+        .map(|number| DayRow {
+            accepted: run.day(number).accepted,
+            refused: run.day(number).refused,
+            whole: run.whole_days.contains(&number),
+        })
+        .collect()
+}
+
+/// The goals that the run does not reach.
+fn missed(cell: Cell<'_>, row: &Row, run: &Measured, capacity: &Measured, base_capacity: &Measured) -> Vec<String> {
+    let scaled = cell.scale.of(cell.scenario);
+    let goals = scaled.goals;
+    let mut missed = Vec::new();
+    let mut check = |what: &str, value: Option<f64>, least: Option<f64>, most: Option<f64>| {
+        let Some(value) = value else { return };
+        if let Some(least) = least.filter(|least| value < *least) {
+            missed.push(format!("{what} {value:.4} < {least:.4}"));
+        }
+        if let Some(most) = most.filter(|most| value > *most) {
+            missed.push(format!("{what} {value:.4} > {most:.4}"));
+        }
+    };
+    let by_capacity = |goal: f64, base: f64, scaled: f64| shortfall(cell.scale, goal, base, scaled);
+    let speed = goals
+        .min_delivered_per_second
+        .map(|goal| by_capacity(goal, base_capacity.per_second(), capacity.per_second()));
+    let against = goals.against.as_ref();
+    check("refused share", Some(row.refused_share), None, goals.max_refused_share);
+    check("utilisation", row.utilisation, goals.min_utilisation, None);
+    check("delivered a second", Some(row.delivered_per_second), speed, None);
+    check(
+        "delivered share",
+        row.delivered_share,
+        goals.min_delivered.map(|goal| goal.share),
+        None,
+    );
+    check(
+        "blocks",
+        Some(run.tally.blocks as f64),
+        None,
+        goals.max_blocks.map(|most| most as f64),
+    );
+    check(
+        "cuts",
+        Some(run.cuts as f64),
+        None,
+        goals.max_cuts.map(|most| most as f64),
+    );
+    let all_cuts = goals.every_cut_undone.then_some(run.cuts as f64);
+    check("cuts undone", Some(run.cuts_undone as f64), all_cuts, None);
+    let throughput = against.map(|against| against.min_throughput_ratio);
+    check("throughput ratio", row.throughput_ratio, throughput, None);
+    let soft_bounces = against.map(|against| against.max_soft_bounce_ratio);
+    check("soft bounce ratio", row.soft_bounce_ratio, None, soft_bounces);
+    let per_day = goals.min_delivered_per_day.map(|goal| {
+        let (base, scaled) = (base_capacity.least_of_a_day(), capacity.least_of_a_day());
+        by_capacity(goal as f64, base as f64, scaled as f64)
+    });
+    for number in 0..run.whole_days.end {
+        let day = run.day(number);
+        let delivered = run.whole_days.contains(&number).then_some(day.accepted as f64);
+        check(&format!("day {number} delivered"), delivered, per_day, None);
+        let refusals = goals.max_refusals_per_day.map(|most| most as f64);
+        check(
+            &format!("day {number} refusals"),
+            Some(day.refused as f64),
+            None,
+            refusals,
+        );
+    }
+    missed
+}
+
+/// The goal of a scaled row where the goal is an amount: its distance from that row's capacity, as a share, is the base
+/// row's, widened.
+fn shortfall(scale: Scale, goal: f64, base_capacity: f64, capacity: f64) -> f64 {
+    match scale {
+        Scale::Base => goal,
+        Scale::Sizes(_) | Scale::Times(_) => {
+            let missing = ratio(goal, base_capacity).map_or(0.0, |share| (1.0 - share).max(0.0));
+            capacity * (1.0 - scale.slack() * missing).max(0.0)
+        }
+    }
+}
+
+fn ratio(value: f64, of: f64) -> Option<f64> {
+    (of > 0.0).then(|| value / of)
+}
