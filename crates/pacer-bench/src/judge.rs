@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::bench::Cell;
 use crate::run::{Day, Outcome, Plan, Tally};
-use crate::scenario::{Demand, Scale};
+use crate::scenario::{Demand, Scale, Share};
 
 /// What was measured in a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,10 @@ pub struct Row {
     pub throughput_ratio: Option<f64>,
     /// Refusals as a fraction of those of the controller compared with.
     pub soft_bounce_ratio: Option<f64>,
+    /// What the controller compared with delivered.
+    pub compared_accepted: Option<u64>,
+    /// How often it was refused.
+    pub compared_refused: Option<u64>,
     /// Refusals per message delivered.
     pub refusals_per_delivered: Option<f64>,
     /// Every goal of the scenario is reached.
@@ -150,6 +154,8 @@ pub(crate) fn judge(
         blocks: scaled.has_blocks().then_some(run.tally.blocks),
         throughput_ratio: rival.and_then(|rival| ratio(run.tally.accepted as f64, rival.tally.accepted as f64)),
         soft_bounce_ratio: rival.and_then(|rival| ratio(run.tally.refused as f64, rival.tally.refused as f64)),
+        compared_accepted: rival.map(|rival| rival.tally.accepted),
+        compared_refused: rival.map(|rival| rival.tally.refused),
         refusals_per_delivered: ratio(run.tally.refused as f64, run.tally.accepted as f64),
         pass: false,
         missed: Vec::new(),
@@ -202,13 +208,23 @@ fn missed(cell: Cell<'_>, row: &Row, run: &Measured, capacity: &Measured, base_c
         .min_delivered_per_second
         .map(|goal| by_capacity(goal, base_capacity.per_second(), capacity.per_second()));
     let against = goals.against.as_ref();
-    check("refused share", Some(row.refused_share), None, goals.max_refused_share);
-    check("utilisation", row.utilisation, goals.min_utilisation, None);
+    check(
+        "refused share",
+        Some(row.refused_share),
+        None,
+        goals.max_refused_share.map(Share::get),
+    );
+    check(
+        "utilisation",
+        row.utilisation,
+        goals.min_utilisation.map(Share::get),
+        None,
+    );
     check("delivered a second", Some(row.delivered_per_second), speed, None);
     check(
         "delivered share",
         row.delivered_share,
-        goals.min_delivered.map(|goal| goal.share),
+        goals.min_delivered.map(|goal| goal.share.get()),
         None,
     );
     check(

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::controller::Message;
 
+/// So many refused messages wait for a time of their own, and an endless supply ends: a sender that refusals do not slow
+/// down must not fill the memory.
+const MOST_WAITING: usize = 2_000_000;
+
 /// Messages that were never tried.
 #[derive(Debug, Clone)]
 pub enum Supply {
@@ -57,7 +61,7 @@ impl Backlog {
 
     fn has_fresh(&self, now: Duration) -> bool {
         match &self.supply {
-            Supply::Endless => true,
+            Supply::Endless => self.waiting.len() < MOST_WAITING,
             Supply::List(left) => *left > 0,
             Supply::Arrivals(times) => times.front().is_some_and(|at| *at <= now),
         }

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use relaypool_api::reply::Phase;
 use relaypool_bounce::{Failure, Reading, Verdict, classify, classify_failure};
 use relaypool_shaping::pacer::Grant;
+use relaypool_simulator::description::Answer;
 use relaypool_simulator::model::{Attempt, ProviderModel};
 
 use super::backlog::Backlog;
@@ -29,6 +32,7 @@ pub(super) struct Lane<'a> {
     running: HashMap<u64, (Ticket, Attempt)>,
     /// The earliest time for which the lane is on the agenda.
     wake: Option<Duration>,
+    verdicts: Vec<(Phase, Arc<Answer>, Verdict)>,
     tally: Tally,
     timeline: Timeline,
 }
@@ -50,6 +54,7 @@ impl<'a> Lane<'a> {
             backlog: Backlog::new(lane.supply.clone()),
             running: HashMap::new(),
             wake: None,
+            verdicts: Vec::new(),
             tally: Tally::default(),
             timeline: Timeline::new(plan.duration),
         }
@@ -117,7 +122,8 @@ impl<'a> Lane<'a> {
         if is_accepted {
             self.accepted(now, ticket);
         } else {
-            self.refused(now, ticket, &verdict(&attempt));
+            let verdict = self.verdict(&attempt);
+            self.refused(now, ticket, &verdict);
         }
         is_accepted
     }
@@ -156,6 +162,24 @@ impl<'a> Lane<'a> {
         }
     }
 
+    /// What the refusal means: the judgement that the sender itself would come to.
+    fn verdict(&mut self, attempt: &Attempt) -> Verdict {
+        let Some(answer) = &attempt.reply else {
+            return classify_failure(Failure::ConnectionLost(attempt.phase));
+        };
+        // A provider has few replies, and repeats them often.
+        let known = self
+            .verdicts
+            .iter()
+            .find(|(phase, known, _)| *phase == attempt.phase && known == answer);
+        if let Some((_, _, verdict)) = known {
+            return verdict.clone();
+        }
+        let verdict = classify(&Reading::new(attempt.phase, &answer.reply()));
+        self.verdicts.push((attempt.phase, Arc::clone(answer), verdict.clone()));
+        verdict
+    }
+
     /// Nothing is left to send.
     pub(super) fn is_done(&self) -> bool {
         self.running.is_empty() && self.backlog.tried() == 0 && self.backlog.untried() == Some(0)
@@ -173,13 +197,5 @@ impl<'a> Lane<'a> {
             view,
             timeline: self.timeline,
         }
-    }
-}
-
-/// What the refusal means: the judgement that the sender itself would come to.
-fn verdict(attempt: &Attempt) -> Verdict {
-    match &attempt.reply {
-        Some(answer) => classify(&Reading::new(attempt.phase, &answer.reply())),
-        None => classify_failure(Failure::ConnectionLost(attempt.phase)),
     }
 }

@@ -1,16 +1,18 @@
 use relaypool_api::Duration;
 use serde::{Deserialize, Serialize};
 
-/// What a good pacer reaches. What is left out is no goal. Shares are fractions, 0 to 1.
+use super::Share;
+
+/// What a good pacer reaches. What is left out is no goal.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Goals {
     /// At most this share of all attempts is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_refused_share: Option<f64>,
+    pub max_refused_share: Option<Share>,
     /// At least this share of what an omniscient sender delivers in the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_utilisation: Option<f64>,
+    pub min_utilisation: Option<Share>,
     /// At least so many messages a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_delivered_per_second: Option<f64>,
@@ -41,8 +43,8 @@ pub struct Goals {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeliveredBy {
-    /// The share, 0 to 1.
-    pub share: f64,
+    /// The share.
+    pub share: Share,
     /// Since the start.
     pub by: Duration,
 }

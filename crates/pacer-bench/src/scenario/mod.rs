@@ -1,12 +1,17 @@
 //! What a run is about: who receives, how much there is to send, for how long, and what counts as good.
 
+mod check;
 mod goals;
+mod located;
 mod public;
 mod scale;
+mod share;
 
+pub use check::ScenarioError;
 pub use goals::{Against, DeliveredBy, Goals};
 pub use public::{all, named};
 pub use scale::Scale;
+pub use share::{Share, ShareError};
 
 use relaypool_api::{Domain, Duration, Rate};
 use relaypool_simulator::description::{Answer, Behaviour, Latency, MailboxRule, MxHost, Percent, Provider};
@@ -101,7 +106,7 @@ pub struct Receiver {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mx_hosts: Vec<MxHost>,
     /// What it does to connections and messages.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "located::behaviours")]
     pub behaviours: Vec<Behaviour>,
     /// Mailboxes that do not answer with an acceptance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,7 +4,7 @@ use relaypool_api::{Duration, Rate};
 use relaypool_simulator::description::{Percent, Provider, ServiceTime};
 use relaypool_simulator::scenarios::Scenario as Public;
 
-use super::{Against, DeliveredBy, Demand, Goals, Part, Receiver, Scenario, Variation};
+use super::{Against, DeliveredBy, Demand, Goals, Part, Receiver, Scenario, Share, Variation};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -55,7 +55,7 @@ fn alone(public: Public) -> Scenario {
             20,
             Goals {
                 max_blocks: Some(0),
-                min_utilisation: Some(0.92),
+                min_utilisation: Some(share(0.92)),
                 ..Goals::default()
             },
         ),
@@ -79,7 +79,7 @@ fn alone(public: Public) -> Scenario {
         Public::F => saturating(
             40,
             Goals {
-                min_utilisation: Some(0.85),
+                min_utilisation: Some(share(0.85)),
                 ..Goals::default()
             },
         ),
@@ -106,8 +106,8 @@ fn alone(public: Public) -> Scenario {
 /// H: 60 % of the mail goes to the provider of C, and in all there is as much as its rate lets through in the run.
 fn mix() -> Scenario {
     let percent = |percent: f64| Percent::try_from(percent).expect("a share");
-    let part = |share, provider: &Provider, name| Part {
-        percent: percent(share),
+    let part = |of_a_hundred, provider: &Provider, name| Part {
+        percent: percent(of_a_hundred),
         provider: receiver(provider, name),
     };
     let mut unlimited = Public::C.provider();
@@ -135,7 +135,7 @@ fn mix() -> Scenario {
         seeds: None,
         vary: Variation::default(),
         goals: Goals {
-            min_utilisation: Some(0.85),
+            min_utilisation: Some(share(0.85)),
             against: Some(Against {
                 controller: "fixed-generic".to_owned(),
                 min_throughput_ratio: 4.0,
@@ -155,15 +155,19 @@ fn receiver(provider: &Provider, name: &str) -> Receiver {
 
 fn shares(max_refused: f64, min_utilisation: f64) -> Goals {
     Goals {
-        max_refused_share: Some(max_refused),
-        min_utilisation: Some(min_utilisation),
+        max_refused_share: Some(share(max_refused)),
+        min_utilisation: Some(share(min_utilisation)),
         ..Goals::default()
     }
 }
 
-fn delivered(share: f64, seconds: u64) -> DeliveredBy {
+fn share(fraction: f64) -> Share {
+    Share::try_from(fraction).expect("a share")
+}
+
+fn delivered(fraction: f64, seconds: u64) -> DeliveredBy {
     DeliveredBy {
-        share,
+        share: share(fraction),
         by: Duration::from_secs(seconds),
     }
 }

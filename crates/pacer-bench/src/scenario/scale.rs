@@ -5,7 +5,7 @@ use std::fmt;
 use relaypool_api::{Duration, Rate};
 use relaypool_simulator::description::Behaviour;
 
-use super::{Demand, Goals, Receiver, Scenario};
+use super::{Demand, Goals, Receiver, Scenario, Share};
 
 /// How a row differs from the scenario as it is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,8 +68,8 @@ impl Scale {
 
     fn goals(self, goals: &mut Goals) {
         let slack = self.slack();
-        let widen = |share: &mut f64| *share = (1.0 - slack * (1.0 - *share)).max(0.0);
-        goals.max_refused_share = goals.max_refused_share.map(|share| (share * slack).min(1.0));
+        let widen = |share: &mut Share| *share = Share::clamped(1.0 - slack * (1.0 - share.get()));
+        goals.max_refused_share = goals.max_refused_share.map(|share| Share::clamped(share.get() * slack));
         goals.min_utilisation.iter_mut().for_each(widen);
         if let Some(delivered) = &mut goals.min_delivered {
             widen(&mut delivered.share);
