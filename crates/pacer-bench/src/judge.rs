@@ -207,7 +207,8 @@ fn missed(cell: Cell<'_>, row: &Row, run: &Measured, capacity: &Measured, base_c
     let speed = goals
         .min_delivered_per_second
         .map(|goal| by_capacity(goal, base_capacity.per_second(), capacity.per_second()));
-    let against = goals.against.as_ref();
+    // The limits of the others do not grow with the scenario: against them only the row as it is written counts.
+    let against = goals.against.as_ref().filter(|_| cell.scale == Scale::Base);
     check(
         "refused share",
         Some(row.refused_share),

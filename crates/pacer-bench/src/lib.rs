@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod bench;
+pub mod campaign;
+pub mod chart;
 pub mod controller;
 pub mod days;
 pub mod judge;
@@ -16,3 +18,4 @@ pub mod registry;
 pub mod rivals;
 pub mod run;
 pub mod scenario;
+pub mod table;

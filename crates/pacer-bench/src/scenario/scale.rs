@@ -78,10 +78,6 @@ impl Scale {
         goals.max_refusals_per_day = goals
             .max_refusals_per_day
             .map(|refusals| (refusals as f64 * slack).ceil() as u64);
-        if let Some(against) = &mut goals.against {
-            against.min_throughput_ratio /= slack;
-            against.max_soft_bounce_ratio *= slack;
-        }
     }
 
     fn receiver(self, receiver: &mut Receiver) {

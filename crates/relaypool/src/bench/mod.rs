@@ -1,5 +1,6 @@
 //! Benchmarks against a baseline in the same run.
 
+pub mod adaptive;
 mod cpu;
 mod postfix;
 pub mod sink;
