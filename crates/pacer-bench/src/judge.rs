@@ -280,3 +280,104 @@ fn shortfall(scale: Scale, goal: f64, base_capacity: f64, capacity: f64) -> f64 
 fn ratio(value: f64, of: f64) -> Option<f64> {
     (of > 0.0).then(|| value / of)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Scenario, named};
+
+    fn measured(accepted: u64, refused: u64) -> Measured {
+        Measured {
+            tally: Tally {
+                accepted,
+                refused,
+                ..Tally::default()
+            },
+            elapsed_seconds: 3_600.0,
+            messages: None,
+            cuts: 0,
+            cuts_undone: 0,
+            whole_days: 0..0,
+        }
+    }
+
+    fn judged(scenario: &Scenario, scale: Scale, run: &Measured, capacity: &Measured, rival: &Measured) -> Row {
+        let cell = Cell {
+            scenario,
+            scale,
+            seed: 1,
+        };
+        judge(cell, "pacer", run, capacity, &measured(70_800, 0), Some(rival))
+    }
+
+    #[test]
+    fn each_goal_that_is_missed_is_named() {
+        let scenario = named("H").unwrap();
+        let (capacity, rival) = (measured(60_000, 0), measured(12_000, 20_000));
+        let row = |accepted, refused| judged(&scenario, Scale::Base, &measured(accepted, refused), &capacity, &rival);
+        assert!(row(51_000, 2_000).pass);
+        assert_eq!(row(50_000, 1_000).missed, ["utilisation 0.8333 < 0.8500"]);
+        let bad = row(47_000, 2_001);
+        assert_eq!(bad.missed.len(), 3, "{:?}", bad.missed);
+        assert_eq!(
+            (bad.compared_accepted, bad.compared_refused),
+            (Some(12_000), Some(20_000))
+        );
+        let scaled = judged(
+            &scenario,
+            Scale::Sizes(5.0),
+            &measured(47_000, 9_000),
+            &capacity,
+            &rival,
+        );
+        assert!(scaled.pass, "the others are not scaled: {:?}", scaled.missed);
+    }
+
+    #[test]
+    fn a_speed_is_scaled_by_its_distance_from_the_capacity() {
+        // 18 of 19.67 a second is a shortfall of 8.5 %, so 12.7 % at another size.
+        let scenario = named("D").unwrap();
+        let row = |scale, accepted| {
+            judged(
+                &scenario,
+                scale,
+                &measured(accepted, 0),
+                &measured(354_000, 0),
+                &measured(1, 1),
+            )
+            .pass
+        };
+        assert!(row(Scale::Base, 64_800) && !row(Scale::Base, 64_700));
+        let least = 354_000.0 * (1.0 - 1.5 * (1.0 - 64_800.0 / 70_800.0));
+        assert!(row(Scale::Sizes(5.0), least as u64 + 1));
+        assert!(!row(Scale::Sizes(5.0), least as u64 - 1));
+    }
+
+    #[test]
+    fn whole_days_are_judged_by_deliveries_and_all_by_refusals() {
+        let scenario = named("G").unwrap();
+        let judged_days = |days: [(u64, u64); 3]| {
+            let mut run = measured(9_900, 0);
+            run.tally.days = days.map(|(accepted, refused)| Day { accepted, refused }).to_vec();
+            run.whole_days = 1..3;
+            judged(&scenario, Scale::Base, &run, &run, &measured(1, 1))
+        };
+        let row = judged_days([(10, 40), (4_900, 0), (5_000, 40)]);
+        assert!(row.pass, "{:?}", row.missed);
+        assert_eq!(row.days.iter().filter(|day| day.whole).count(), 2);
+        assert_eq!(judged_days([(10, 41), (4_899, 0), (5_000, 0)]).missed.len(), 2);
+    }
+
+    #[test]
+    fn a_list_without_an_end_has_no_delivered_share() {
+        let row = judged(
+            &named("C").unwrap(),
+            Scale::Base,
+            &measured(36_000, 0),
+            &measured(36_000, 0),
+            &measured(0, 0),
+        );
+        assert_eq!((row.delivered_share, row.blocks), (None, Some(0)));
+        assert_eq!(row.throughput_ratio, None, "nothing is no measure");
+    }
+}

@@ -150,3 +150,92 @@ impl Backlog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn refused(message: Message, at: u64) -> Message {
+        Message {
+            first_refused: message.first_refused.or(Some(seconds(at))),
+            ..message
+        }
+    }
+
+    #[test]
+    fn those_that_wait_for_the_lane_go_first_then_those_that_are_due() {
+        let mut backlog = Backlog::new(Supply::Endless);
+        let mut next = || backlog.take(seconds(0)).unwrap();
+        let (first, second, third) = (next(), next(), next());
+        backlog.wait(refused(first, 1), seconds(60));
+        backlog.wait(refused(second, 2), seconds(30));
+        backlog.hold(refused(third, 3));
+        assert_eq!(backlog.next_due(), Some(seconds(30)));
+        assert!(backlog.has_ready(seconds(60)));
+        let order: Vec<u64> = (0..4).map(|_| backlog.take(seconds(60)).unwrap().number).collect();
+        assert_eq!(order, [2, 1, 0, 3]);
+    }
+
+    #[test]
+    fn a_release_is_about_the_first_refusal() {
+        let mut backlog = Backlog::new(Supply::List(3));
+        for at in [5, 6, 7] {
+            let message = backlog.take(seconds(0)).unwrap();
+            backlog.wait(refused(message, at), seconds(100 - at));
+        }
+        backlog.release(seconds(6));
+        let order: Vec<u64> = std::iter::from_fn(|| backlog.take(seconds(8)))
+            .map(|message| message.number)
+            .collect();
+        assert_eq!(order, [0, 1], "in the order of their first refusals");
+        assert!(!backlog.has_ready(seconds(92)));
+        assert!(backlog.has_ready(seconds(93)));
+    }
+
+    #[test]
+    fn messages_arrive_at_their_time() {
+        let mut backlog = Backlog::new(Supply::Arrivals([seconds(1), seconds(5)].into()));
+        assert!(!backlog.has_ready(seconds(0)));
+        assert_eq!(backlog.next_due(), Some(seconds(1)));
+        assert!(backlog.take(seconds(1)).is_some());
+        assert!(backlog.take(seconds(4)).is_none());
+        assert_eq!((backlog.begun(), backlog.untried()), (1, Some(1)));
+    }
+
+    proptest! {
+        /// Whatever happens, in whichever order: each message is here once or with the taker.
+        #[test]
+        fn a_message_is_in_one_place(steps in proptest::collection::vec((0..5_u8, 0..50_u64), 1..200)) {
+            let mut backlog = Backlog::new(Supply::Endless);
+            let (mut taken, mut now) = (Vec::new(), 0);
+            for (step, number) in steps {
+                match step {
+                    0 => taken.extend(backlog.take(seconds(now))),
+                    1 => if let Some(message) = taken.pop() {
+                        backlog.wait(refused(message, now), seconds(now + number));
+                    },
+                    2 => if let Some(message) = taken.pop() {
+                        backlog.hold(refused(message, now));
+                    },
+                    3 => backlog.release(seconds(now.saturating_sub(number))),
+                    _ => {
+                        now += number;
+                        prop_assert!(backlog.has_ready(seconds(now)));
+                    }
+                }
+                let numbers: HashSet<u64> = taken.iter().map(|message| message.number).collect();
+                prop_assert_eq!(numbers.len(), taken.len(), "nobody has a message twice");
+                prop_assert_eq!(backlog.begun(), backlog.tried() + taken.len() as u64);
+                prop_assert_eq!(backlog.waiting.len(), backlog.by_first_refusal.len());
+            }
+        }
+    }
+}

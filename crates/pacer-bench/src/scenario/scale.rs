@@ -159,3 +159,86 @@ impl fmt::Display for Scale {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use relaypool_simulator::description::{BlockAfterRefusals, RateLimit};
+
+    use super::*;
+    use crate::scenario::named;
+
+    fn scaled(name: &str, scale: Scale) -> Scenario {
+        scale.of(&named(name).unwrap())
+    }
+
+    fn behaviours(scenario: &Scenario) -> &[Behaviour] {
+        &scenario.provider.as_ref().unwrap().behaviours
+    }
+
+    #[test]
+    fn sizes_are_rounded_up_and_times_stay() {
+        let half = scaled("A", Scale::Sizes(0.5));
+        assert!(matches!(&behaviours(&half)[0], Behaviour::ConnectionLimit(limit) if limit.limit == 3));
+        assert_eq!((half.window_cap, half.demand), (10, Demand::Deliveries(500)));
+        assert_eq!(half.duration, Some(Duration::from_secs(3_600)));
+
+        let larger = scaled("C", Scale::Sizes(5.0));
+        let [Behaviour::RateLimit(rate), Behaviour::BlockAfterRefusals(block), _] = behaviours(&larger) else {
+            panic!("{larger:?}");
+        };
+        let RateLimit { rate, burst, .. } = rate;
+        assert_eq!((rate.to_string().as_str(), *burst), ("50/s", 100));
+        let BlockAfterRefusals { refusals, within, .. } = block;
+        assert_eq!((*refusals, *within), (150, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn times_stretch_all_that_takes_time_but_no_calendar_day() {
+        let slow = scaled("B", Scale::Times(2.0));
+        let Behaviour::ConnectionLimit(limit) = &behaviours(&slow)[0] else {
+            panic!("{slow:?}");
+        };
+        assert_eq!(limit.changes[1].at, Duration::from_secs(3_600));
+        assert_eq!((limit.changes[1].limit, slow.window_cap), (40, 50));
+        assert_eq!(slow.duration, Some(Duration::from_secs(7_200)));
+        let latency = slow.provider.as_ref().unwrap().latency;
+        assert_eq!(latency.refusal, Duration::from_millis(100));
+
+        let quota = scaled("G", Scale::Times(5.0));
+        assert_eq!((quota.days, quota.demand), (Some(3), Demand::Daily(10_000)));
+    }
+
+    #[test]
+    fn a_shortfall_may_be_half_as_large_again() {
+        let near = |share: Option<Share>, expected: f64| {
+            let share = share.unwrap().get();
+            assert!((share - expected).abs() < 1e-9, "{share}");
+        };
+        let a = scaled("A", Scale::Sizes(2.0)).goals;
+        near(a.max_refused_share, 0.03);
+        near(a.min_utilisation, 0.925);
+        let e = scaled("E1", Scale::Times(0.5)).goals;
+        near(e.min_delivered.map(|goal| goal.share), 0.925);
+        assert_eq!(e.min_delivered.unwrap().by, Duration::from_secs(180));
+        assert_eq!(e.max_cuts, Some(0), "none is none");
+        assert_eq!(scaled("G", Scale::Sizes(5.0)).goals.max_refusals_per_day, Some(60));
+        assert_eq!(scaled("A", Scale::Base), named("A").unwrap());
+    }
+
+    #[test]
+    fn names_are_those_of_the_rows() {
+        let names: Vec<String> = Scale::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "base",
+                "sizes x0.5",
+                "sizes x2",
+                "sizes x5",
+                "times x0.5",
+                "times x2",
+                "times x5"
+            ]
+        );
+    }
+}
