@@ -242,10 +242,23 @@ fn missed(cell: Cell<'_>, row: &Row, run: &Measured, capacity: &Measured, base_c
     );
     let all_cuts = goals.every_cut_undone.then_some(run.cuts as f64);
     check("cuts undone", Some(run.cuts_undone as f64), all_cuts, None);
-    let throughput = against.map(|against| against.min_throughput_ratio);
-    check("throughput ratio", row.throughput_ratio, throughput, None);
-    let soft_bounces = against.map(|against| against.max_soft_bounce_ratio);
-    check("soft bounce ratio", row.soft_bounce_ratio, None, soft_bounces);
+    // As counts, which are there even where a ratio to nothing is not.
+    let compared = |ratio: Option<f64>, with: Option<u64>| Some(ratio? * with? as f64);
+    let throughput = compared(
+        against.map(|against| against.min_throughput_ratio),
+        row.compared_accepted,
+    );
+    check(
+        "accepted, beside the other",
+        Some(row.accepted as f64),
+        throughput,
+        None,
+    );
+    let refusals = compared(
+        against.map(|against| against.max_soft_bounce_ratio),
+        row.compared_refused,
+    );
+    check("refused, beside the other", Some(row.refused as f64), None, refusals);
     let per_day = goals.min_delivered_per_day.map(|goal| {
         let (base, scaled) = (base_capacity.least_of_a_day(), capacity.least_of_a_day());
         by_capacity(goal as f64, base as f64, scaled as f64)

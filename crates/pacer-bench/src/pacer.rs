@@ -114,7 +114,7 @@ impl Controller for PacerController {
             rate: None,
             is_suspended: self.pacer.suspended_until(now).is_some(),
             cuts: self.cuts.total,
-            cuts_undone: self.cuts.total - self.cuts.standing.len() as u64,
+            cuts_undone: self.cuts.total - self.cuts.standing_below(self.pacer.connection_limit()),
         }
     }
 }
@@ -125,6 +125,10 @@ impl Cuts {
             self.total += 1;
             self.standing.push(before);
         }
+    }
+
+    fn standing_below(&self, limit: u32) -> u64 {
+        self.standing.iter().filter(|before| **before > limit).count() as u64
     }
 
     /// A cut is taken back when the limit is where it was.

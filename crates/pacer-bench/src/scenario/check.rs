@@ -17,7 +17,7 @@ const LONGEST: f64 = 31.0;
 const MOST_ATTEMPTS: f64 = 1e9;
 
 /// Messages that a run may have, where they have an end.
-const MOST_MESSAGES: f64 = 1e7;
+const MOST_MESSAGES: f64 = 2e6;
 
 /// Why a scenario cannot be played.
 #[derive(Debug, thiserror::Error)]
