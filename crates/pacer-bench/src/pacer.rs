@@ -20,15 +20,6 @@ pub struct PacerController {
     pacer: Pacer,
     schedule: RetrySchedule,
     seed: u64,
-    cuts: Cuts,
-}
-
-/// Watches from outside what refusals do to the connection limit.
-#[derive(Debug, Default)]
-struct Cuts {
-    total: u64,
-    /// What the limit was before each cut that is not taken back yet.
-    standing: Vec<u32>,
 }
 
 impl PacerController {
@@ -45,13 +36,7 @@ impl PacerController {
             pacer: Pacer::new(limits),
             schedule: RetrySchedule::new(FIRST_RETRY, LONGEST_RETRY),
             seed,
-            cuts: Cuts::default(),
         }
-    }
-
-    fn close(&mut self, now: Duration) {
-        self.pacer.closed(now);
-        self.cuts.restored_to(self.pacer.connection_limit());
     }
 }
 
@@ -85,17 +70,15 @@ impl Controller for PacerController {
         if let Some(sent) = ticket.sent {
             self.pacer.accepted(now, sent);
         }
-        self.close(now);
+        self.pacer.closed(now);
     }
 
     fn refused(&mut self, now: Duration, ticket: Ticket, verdict: &Verdict) -> Retry {
         let Some(sent) = ticket.sent else {
             return Retry::WithLane;
         };
-        let before = self.pacer.connection_limit();
         self.pacer.feedback(now, sent, verdict);
-        self.cuts.refused(before, self.pacer.connection_limit());
-        self.close(now);
+        self.pacer.closed(now);
         let seed = self.seed.rotate_left(17) ^ ticket.message.number;
         match self.pacer.next_attempt(now, sent, verdict, &self.schedule, seed) {
             NextAttempt::Never => Retry::Never,
@@ -109,30 +92,13 @@ impl Controller for PacerController {
     }
 
     fn view(&self, now: Duration) -> View {
+        let (cuts, cuts_undone) = self.pacer.cuts();
         View {
             window: f64::from(self.pacer.connection_limit()),
-            rate: None,
+            rate: self.pacer.learned_rate(),
             is_suspended: self.pacer.suspended_until(now).is_some(),
-            cuts: self.cuts.total,
-            cuts_undone: self.cuts.total - self.cuts.standing_below(self.pacer.connection_limit()),
+            cuts,
+            cuts_undone,
         }
-    }
-}
-
-impl Cuts {
-    fn refused(&mut self, before: u32, after: u32) {
-        if after < before {
-            self.total += 1;
-            self.standing.push(before);
-        }
-    }
-
-    fn standing_below(&self, limit: u32) -> u64 {
-        self.standing.iter().filter(|before| **before > limit).count() as u64
-    }
-
-    /// A cut is taken back when the limit is where it was.
-    fn restored_to(&mut self, limit: u32) {
-        self.standing.retain(|before| *before > limit);
     }
 }

@@ -90,6 +90,7 @@ fn the_least_of_policy_bounds_and_share_is_the_limit() {
     };
     let bounds = |min, max| {
         Some(AdaptiveLimits {
+            min_rate: None,
             min_connections: min,
             max_connections: max,
             max_rate: None,

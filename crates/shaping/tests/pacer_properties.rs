@@ -91,7 +91,7 @@ prop_compose! {
             messages_per_connection: 10,
             rate,
             share: share.map(|(connections, rate)| Share { connections, rate }),
-            adaptive: adaptive.map(|(min_connections, max_connections, max_rate)| AdaptiveLimits { min_connections, max_connections, max_rate }),
+            adaptive: adaptive.map(|(min_connections, max_connections, max_rate)| AdaptiveLimits { min_rate: None, min_connections, max_connections, max_rate }),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Grant;
 
-/// A suspension that follows the one before within this time is twice as long.
+/// A suspension for reputation that follows the one before within this time is twice as long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
 
 /// A host cannot ask for more.
@@ -19,10 +19,19 @@ const UNRESOLVED: Duration = Duration::from_secs(5);
 /// A probe without an outcome for this long has been lost; no transaction takes longer.
 const PROBE_LOST: Duration = Duration::from_secs(3_600);
 
-/// What suspends a lane, and for how long: at first and at most.
+/// Pauses of a path that refuses without a reason, in halves of a second: doubled while they are short, then tripled, so that a
+/// limit that is over within seconds costs seconds, and one that lasts until midnight is not knocked at all day.
+const PAUSES: [u32; 11] = [1, 2, 4, 8, 16, 32, 96, 288, 864, 2_592, 7_200];
+
+/// A pause as long as this is no hiccup any more: it is shown as a suspension.
+const SUSPENSION: Duration = Duration::from_secs(10);
+
+/// What suspends a lane, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Incident {
-    /// Nothing gets through.
+    /// Nothing gets through, and the hosts say no more than that.
+    Refusing,
+    /// Nothing gets through, and the hosts do not answer.
     Dead,
     /// The host puts mail off because of reputation.
     Deferred,
@@ -40,12 +49,27 @@ impl Incident {
         }
     }
 
-    fn times(self) -> (Duration, Duration) {
+    /// How long it suspends the lane the `level`th time in a row, from 0.
+    fn interval(self, level: u32) -> Duration {
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let pause = || {
+            let pause = PAUSES[(level as usize).min(PAUSES.len() - 1)];
+            Duration::from_millis(u64::from(pause) * 500)
+        };
+        let doubled = |first: Duration, longest: Duration| first.saturating_mul(1 << level.min(16)).min(longest);
         match self {
-            Self::Dead => (Duration::from_secs(30), minutes(30)),
-            Self::Deferred => (minutes(5), minutes(120)),
-            Self::Blocked => (minutes(15), minutes(240)),
+            Self::Refusing => pause(),
+            Self::Dead => pause().min(minutes(15)),
+            Self::Deferred => doubled(minutes(5), minutes(120)),
+            Self::Blocked => doubled(minutes(15), minutes(240)),
+        }
+    }
+
+    /// How long after one is over another counts as the same trouble.
+    fn remembered(self) -> Duration {
+        match self {
+            Self::Refusing | Self::Dead => Duration::ZERO,
+            Self::Deferred | Self::Blocked => FORGOTTEN_AFTER,
         }
     }
 }
@@ -57,7 +81,11 @@ pub(super) struct Breaker {
     state: State,
     /// Suspensions in a row.
     level: u32,
+    /// When the last suspension began: what was sent before says nothing about whether it may end.
+    tripped_at: Duration,
     closed_at: Option<Duration>,
+    /// The last suspension was more than a short pause.
+    was_long: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -65,6 +93,7 @@ enum State {
     #[default]
     Closed,
     Open {
+        since: Duration,
         until: Duration,
     },
     HalfOpen {
@@ -91,7 +120,7 @@ impl Breaker {
         self.come_due(now);
         match self.state {
             State::Closed | State::HalfOpen { probe: Probe::Free } => Grant::Now,
-            State::Open { until } => Grant::At(until),
+            State::Open { until, .. } => Grant::At(until),
             State::HalfOpen {
                 probe: Probe::Opening { since } | Probe::Sending { since },
             } => Grant::At(since + PROBE_LOST),
@@ -112,7 +141,7 @@ impl Breaker {
     fn come_due(&mut self, now: Duration) {
         let is_due = match self.state {
             State::Closed | State::HalfOpen { probe: Probe::Free } => false,
-            State::Open { until } => now >= until,
+            State::Open { until, .. } => now >= until,
             State::HalfOpen {
                 probe: Probe::Opening { since } | Probe::Sending { since },
             } => now.saturating_sub(since) >= PROBE_LOST,
@@ -151,15 +180,15 @@ impl Breaker {
         } = self.state
         {
             self.state = State::Open {
+                since: now,
                 until: now + UNRESOLVED,
             };
         }
     }
 
-    /// The path works. True when that ends a suspension.
-    pub(super) fn succeeded(&mut self, now: Duration) -> bool {
-        // A message from before the suspension says nothing about what came after.
-        let ends = matches!(self.state, State::HalfOpen { .. });
+    /// A message that was sent at `sent` got through. True when that ends a suspension.
+    pub(super) fn succeeded(&mut self, now: Duration, sent: Duration) -> bool {
+        let ends = self.is_probing() && sent >= self.tripped_at;
         if ends {
             self.state = State::Closed;
             self.closed_at = Some(now);
@@ -175,12 +204,11 @@ impl Breaker {
                 State::HalfOpen { .. } => true,
                 _ => self
                     .closed_at
-                    .is_some_and(|at| now.saturating_sub(at) < FORGOTTEN_AFTER),
+                    .is_some_and(|at| now.saturating_sub(at) < incident.remembered()),
             };
             self.level = if in_a_row { self.level.saturating_add(1) } else { 0 };
-            let (first, longest) = incident.times();
-            let interval = first.saturating_mul(1 << self.level.min(16)).min(longest);
-            self.suspend(now, interval);
+            self.tripped_at = now;
+            self.suspend(now, incident.interval(self.level));
         }
         if let Some(asked) = asked {
             self.suspend(now, asked);
@@ -191,20 +219,39 @@ impl Breaker {
     pub(super) fn suspend(&mut self, now: Duration, time: Duration) {
         let until = now + time.min(LONGEST);
         self.state = match self.state {
-            State::Open { until: already } => State::Open {
+            State::Open { since, until: already } => State::Open {
+                since,
                 until: already.max(until),
             },
-            _ => State::Open { until },
+            _ => State::Open { since: now, until },
         };
+        self.tripped_at = self.tripped_at.max(now);
+        self.was_long = until.saturating_sub(self.tripped_at) >= SUSPENSION;
     }
 
+    /// Half open: the next outcome decides.
     pub(super) fn is_probing(&self) -> bool {
         matches!(self.state, State::HalfOpen { .. })
     }
 
+    /// Nothing holds the path.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// The last suspension was more than a short pause.
+    pub(super) fn was_suspended(&self) -> bool {
+        self.was_long
+    }
+
+    /// Whether a message that was sent at `sent` left before the suspension.
+    pub(super) fn is_of_before(&self, sent: Duration) -> bool {
+        !matches!(self.state, State::Closed) && sent < self.tripped_at
+    }
+
     pub(super) fn suspended_until(&self, now: Duration) -> Option<Duration> {
         match self.state {
-            State::Open { until } if now < until => Some(until),
+            State::Open { since, until } if now < until && until.saturating_sub(since) >= SUSPENSION => Some(until),
             _ => None,
         }
     }
@@ -212,9 +259,11 @@ impl Breaker {
     /// What was kept over a restart, cut to what can be. A probe did not survive.
     pub(super) fn restored(mut self, now: Duration) -> Self {
         self.free_probe();
-        if let State::Open { until } = &mut self.state {
+        if let State::Open { since, until } = &mut self.state {
+            *since = (*since).min(now);
             *until = (*until).min(now + LONGEST);
         }
+        self.tripped_at = self.tripped_at.min(now);
         self.closed_at = self.closed_at.map(|at| at.min(now));
         self
     }

@@ -29,6 +29,8 @@ pub struct Share {
 /// Bounds for what is learned. The hard limits hold besides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdaptiveLimits {
+    /// No slower than this, except while suspended.
+    pub min_rate: Option<Rate>,
     /// No fewer connections than this.
     pub min_connections: Option<u32>,
     /// No more connections than this.

@@ -14,31 +14,34 @@
 
 mod breaker;
 mod bucket;
+mod evidence;
+mod greylisting;
+mod latency;
+mod learned_rate;
+mod learning;
 mod limits;
+mod recovery;
+mod throughput;
 mod window;
 
 use std::time::Duration;
 
-use relaypool_api::reply::Phase;
+use relaypool_api::Rate;
 use relaypool_api::sending_ip::{Binds, LaneState};
-use relaypool_bounce::{Action, Basis, Category, Verdict};
+use relaypool_bounce::{Category, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::retry::{NextAttempt, RetrySchedule};
-use breaker::{Breaker, Incident};
+use breaker::Incident;
 use bucket::Buckets;
+use learning::Learning;
 pub use limits::{AdaptiveLimits, PacerLimits, Share};
-use window::Window;
-
-/// So many failures in a row, with nothing accepted in between, and the path counts as dead.
-const DEAD_AFTER: u32 = 10;
-
-/// … where nothing was accepted for this long either. Otherwise a burst of connections over a provider's limit would look
-/// like a dead path, and so would one broken host among several.
-const QUIET: Duration = Duration::from_secs(30);
 
 /// How long a limit counts as binding after it last held something back.
 const RECENTLY: Duration = Duration::from_secs(10);
+
+/// Seconds until a message comes back that was refused because of the speed, by attempt.
+const SOON: [f64; 3] = [2.0, 8.0, 30.0];
 
 /// The answer to "may I?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +69,13 @@ pub struct Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
     at: Duration,
+    /// Connections that were open, its own included.
     connections: u32,
+    /// Messages sent before it, and those of them that had not failed.
+    number: u64,
+    taken: u64,
+    /// It probes whether the site bears one connection more.
+    is_probe: bool,
     sending: Sending,
 }
 
@@ -75,12 +84,8 @@ pub struct Sent {
 pub struct Pacer {
     limits: PacerLimits,
     open: u32,
-    window: Window,
     buckets: Buckets,
-    breaker: Breaker,
-    /// Failures of the path since something was last accepted.
-    failures: u32,
-    last_accepted: Option<Duration>,
+    learning: Learning,
     held: Option<Held>,
 }
 
@@ -95,10 +100,8 @@ struct Held {
 /// survives. It holds no limits: those come from the policies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Snapshot {
-    window: Window,
     buckets: [Option<Duration>; 3],
-    breaker: Breaker,
-    last_accepted: Option<Duration>,
+    learning: Learning,
 }
 
 impl Pacer {
@@ -109,10 +112,7 @@ impl Pacer {
             buckets: Buckets::new(&limits),
             limits,
             open: 0,
-            window: Window::default(),
-            breaker: Breaker::default(),
-            failures: 0,
-            last_accepted: None,
+            learning: Learning::default(),
             held: None,
         }
     }
@@ -121,20 +121,16 @@ impl Pacer {
     /// set) is cut to what can.
     pub fn restore(limits: PacerLimits, snapshot: Snapshot, now: Duration) -> Self {
         let mut pacer = Self::new(limits);
-        pacer.window = snapshot.window.restored(now);
+        pacer.learning = snapshot.learning.restored(now);
         pacer.buckets.restore(snapshot.buckets, now);
-        pacer.breaker = snapshot.breaker.restored(now);
-        pacer.last_accepted = snapshot.last_accepted.map(|at| at.min(now));
         pacer
     }
 
     /// What to keep for a restart.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            window: self.window.clone(),
             buckets: self.buckets.snapshot(),
-            breaker: self.breaker.clone(),
-            last_accepted: self.last_accepted,
+            learning: self.learning.clone(),
         }
     }
 
@@ -147,27 +143,48 @@ impl Pacer {
 
     /// Whether another connection may be opened. Tell [`opened`](Self::opened) when it is.
     pub fn may_open(&mut self, now: Duration) -> Grant {
-        let grant = self.breaker.may_open(now);
+        let grant = self.learning.breaker.may_open(now);
         if grant != Grant::Now {
-            return self.hold(now, Binds::Suspended, grant);
+            return self.hold_by_breaker(now, grant);
         }
-        let (limit, by) = self.connections();
-        if self.open >= limit {
+        let (hard, by) = self.hard_connections();
+        if self.open >= hard {
             return self.hold(now, by, Grant::No);
         }
-        Grant::Now
+        if self.limits.adaptive.is_none() || self.open < self.least_connections() {
+            return Grant::Now;
+        }
+        match self.learning.window.may_open(now, self.open) {
+            Ok(()) => Grant::Now,
+            Err(at) => self.hold(now, Binds::LearnedConnections, at.map_or(Grant::No, Grant::At)),
+        }
     }
 
     /// Whether a message may be sent, on a connection that is open or about to be. Tell [`sent`](Self::sent) when it is.
     pub fn may_send(&mut self, now: Duration) -> Grant {
-        let grant = self.breaker.may_send(now);
+        let grant = self.learning.breaker.may_send(now);
         if grant != Grant::Now {
-            return self.hold(now, Binds::Suspended, grant);
+            return self.hold_by_breaker(now, grant);
         }
-        match self.buckets.next(now) {
+        let hard = self.buckets.next(now);
+        let learned = match &self.limits.adaptive {
+            Some(adaptive) => self.learning.rate.next(now, least_rate(adaptive)),
+            None => None,
+        };
+        let learned = learned.map(|at| (at, Binds::LearnedRate));
+        match hard.into_iter().chain(learned).max_by_key(|(at, _)| *at) {
             Some((at, by)) => self.hold(now, by, Grant::At(at)),
             None => Grant::Now,
         }
+    }
+
+    /// A pause that is too short to be called a suspension is a matter of speed.
+    fn hold_by_breaker(&mut self, now: Duration, grant: Grant) -> Grant {
+        let by = match self.suspended_until(now) {
+            Some(_) => Binds::Suspended,
+            None => Binds::LearnedRate,
+        };
+        self.hold(now, by, grant)
     }
 
     fn hold(&mut self, now: Duration, by: Binds, grant: Grant) -> Grant {
@@ -184,14 +201,15 @@ impl Pacer {
     /// An attempt to open a connection begins: the connection counts from now.
     pub fn opened(&mut self, now: Duration) {
         self.open = self.open.saturating_add(1);
-        self.breaker.opened(now);
+        self.learning.breaker.opened(now);
     }
 
     /// A connection is over, or the attempt to open one is. What became of its message is told before this.
     pub fn closed(&mut self, now: Duration) {
         self.open = self.open.saturating_sub(1);
+        self.learning.window.open_now(self.open);
         if self.open == 0 {
-            self.breaker.unresolved(now);
+            self.learning.breaker.unresolved(now);
         }
         if let Some(held) = &mut self.held {
             held.until = held.until.min(now + RECENTLY);
@@ -201,101 +219,126 @@ impl Pacer {
     /// A message goes to a connection. What comes back is handed in again with the outcome.
     pub fn sent(&mut self, now: Duration, sending: Sending) -> Sent {
         self.buckets.take(now);
-        self.breaker.sent(now);
+        self.learning.breaker.sent(now);
+        if let Some(adaptive) = &self.limits.adaptive {
+            self.learning.rate.take(now, least_rate(adaptive));
+        }
+        let is_probe = sending.new_connection && self.learning.opened(now, self.open);
+        let (number, taken) = self.learning.number(is_probe);
         Sent {
             at: now,
             connections: self.open,
+            number,
+            taken,
+            is_probe,
             sending,
         }
     }
 
     /// A message that [`sent`](Self::sent) told of did not leave after all. Its turn in the rate is spent all the same: given
     /// back late, it would let two messages go where the rate allows one.
-    pub fn unused(&mut self, _sent: Sent) {
-        self.breaker.free_probe();
+    pub fn unused(&mut self, sent: Sent) {
+        self.learning.not_counted(sent);
+        self.learning.breaker.free_probe();
     }
 
     /// The host accepted a message.
-    pub fn accepted(&mut self, now: Duration, _sent: Sent) {
-        self.failures = 0;
-        self.last_accepted = Some(now);
-        self.path_is_good(now);
-        if self.limits.adaptive.is_some() {
-            self.window.accepted(now, self.open, self.hard_connections().0);
-        }
+    pub fn accepted(&mut self, now: Duration, sent: Sent) {
+        self.learning.accepted(now, sent);
+        self.no_longer_suspended(now);
     }
 
     /// A message, or the connection for it, was refused or failed. What does not concern the path changes nothing but this:
     /// a host that answers for a recipient is alive.
-    pub fn feedback(&mut self, now: Duration, _sent: Sent, verdict: &Verdict) {
-        if !verdict.is_path_feedback() {
-            return self.answered(now, verdict);
-        }
+    pub fn feedback(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
         let asked = verdict.hint.retry_after;
-        if let Some(incident) = Incident::of(verdict) {
-            return self.breaker.trip(now, incident, asked);
-        }
-        if self.counts_as_dead(now, verdict) {
-            self.failures = self.failures.saturating_add(1);
-        }
-        if self.failures >= DEAD_AFTER || self.breaker.is_probing() {
-            self.failures = 0;
-            let incident = if verdict.category == Category::MailBlock {
-                Incident::Blocked
-            } else {
-                Incident::Dead
-            };
-            self.breaker.trip(now, incident, asked);
+        if !verdict.is_path_feedback() {
+            self.learning.answered(now, sent, verdict);
+        } else if let Some(incident) = Incident::of(verdict) {
+            self.learning.stopped(now, sent, incident, asked);
         } else if let Some(asked) = asked {
-            self.breaker.suspend(now, asked);
-        } else if self.limits.adaptive.is_some() && is_about_load(verdict) {
-            self.window.refused(now, self.open, self.least_connections());
-        }
-    }
-
-    fn answered(&mut self, now: Duration, verdict: &Verdict) {
-        if matches!(verdict.phase, Some(Phase::RcptTo | Phase::Data | Phase::EndOfData)) {
-            self.failures = 0;
-            self.path_is_good(now);
+            self.learning.not_counted(sent);
+            self.learning.suspend(now, asked);
+        } else if self.limits.adaptive.is_some() {
+            let least = self.least_connections();
+            self.learning.failed(now, sent, verdict, least);
         } else {
-            self.breaker.free_probe();
+            self.learning.not_learned(now, sent, verdict);
         }
+        self.no_longer_suspended(now);
     }
 
-    fn path_is_good(&mut self, now: Duration) {
-        if self.breaker.succeeded(now) {
+    fn no_longer_suspended(&mut self, now: Duration) {
+        let is_over = self.learning.breaker.is_closed();
+        if is_over
+            && self
+                .held
+                .is_some_and(|held| held.by == Binds::Suspended && held.until > now)
+        {
             self.held = None;
-            self.window.restart(self.least_connections());
         }
-    }
-
-    fn counts_as_dead(&self, now: Duration, verdict: &Verdict) -> bool {
-        let quiet = self.last_accepted.is_none_or(|at| now.saturating_sub(at) > QUIET);
-        quiet || verdict.category == Category::MailBlock
     }
 
     /// When a message that was refused is tried again. Asked after [`feedback`](Self::feedback) was told of it. The jitter
     /// depends on `seed` and the attempt: give each message a seed of its own.
+    ///
+    /// What was refused because of the speed comes back after seconds, for the pacer has seen to the speed; if that does not
+    /// help, the schedule of the reason applies. What was greylisted comes back as soon as the site is known to take it.
     pub fn next_attempt(
-        &self,
-        _now: Duration,
+        &mut self,
+        now: Duration,
         sent: Sent,
         verdict: &Verdict,
         schedule: &RetrySchedule,
         seed: u64,
     ) -> NextAttempt {
-        schedule.next(verdict, sent.sending.attempt, seed)
+        let attempt = sent.sending.attempt.max(1);
+        let next = schedule.next(verdict, attempt, seed);
+        let NextAttempt::After(interval) = next else {
+            return next;
+        };
+        if self.limits.adaptive.is_none() || verdict.hint.retry_after.is_some() {
+            return next;
+        }
+        let learning = &mut self.learning;
+        let late = learning::names_recipient(verdict);
+        let may_be_greylisted = verdict.is_path_feedback() && late && learning.greylisting.refuses_strangers();
+        if verdict.category == Category::Greylisted || may_be_greylisted {
+            let first = sent.sending.first_refused.unwrap_or(now);
+            let waited = now.saturating_sub(first);
+            return NextAttempt::After(learning.greylisting.interval(interval, waited, seed));
+        }
+        let is_about_speed = verdict.is_path_feedback() && !(late && learning.noise() > 0.5);
+        match SOON.get(attempt as usize - 1) {
+            Some(seconds) if is_about_speed => {
+                let jitter = interval.as_secs_f64().fract();
+                NextAttempt::After(Duration::from_secs_f64(seconds * (0.75 + jitter / 2.0)).min(interval))
+            }
+            _ => next,
+        }
     }
 
     /// Messages that wait for a time of their own may go now after all, if they were first refused at or before the moment
     /// that is returned: the site has shown that it makes strangers wait no longer.
-    pub fn released(&self, _now: Duration) -> Option<Duration> {
-        None
+    pub fn released(&self, now: Duration) -> Option<Duration> {
+        self.learning.greylisting.released(now)
+    }
+
+    /// How often limits were lowered because of what failed, and how many of these cuts were taken back because they did not
+    /// help.
+    pub fn cuts(&self) -> (u64, u64) {
+        self.learning.cuts()
+    }
+
+    /// The learned rate, in messages a second, where there is one.
+    pub fn learned_rate(&self) -> Option<f64> {
+        self.limits.adaptive.as_ref()?;
+        self.learning.rate.rate()
     }
 
     /// Sends nothing until then: a reply rule, or a person, says so.
     pub fn suspend(&mut self, now: Duration, until: Duration) {
-        self.breaker.suspend(now, until.saturating_sub(now));
+        self.learning.suspend(now, until.saturating_sub(now));
     }
 
     /// Messages that one connection may carry.
@@ -305,18 +348,12 @@ impl Pacer {
 
     /// Connections that the lane may have at the moment.
     pub fn connection_limit(&self) -> u32 {
-        self.connections().0
-    }
-
-    /// The least of all limits on connections, and which it is. A hard one is named before a learned one of the same size.
-    fn connections(&self) -> (u32, Binds) {
-        let (hard, by) = self.hard_connections();
-        let learned = self.window.size().max(self.least_connections());
-        if self.limits.adaptive.is_some() && learned < hard {
-            (learned, Binds::LearnedConnections)
-        } else {
-            (hard, by)
+        let (hard, _) = self.hard_connections();
+        if self.limits.adaptive.is_none() {
+            return hard;
         }
+        let learned = self.learning.window.limit().max(self.least_connections());
+        learned.min(hard)
     }
 
     fn hard_connections(&self) -> (u32, Binds) {
@@ -362,18 +399,13 @@ impl Pacer {
         }
     }
 
-    /// When the suspension ends; none while there is none.
+    /// When the suspension ends; none while there is none. A pause of a few seconds is not called a suspension.
     pub fn suspended_until(&self, now: Duration) -> Option<Duration> {
-        self.breaker.suspended_until(now)
+        self.learning.breaker.suspended_until(now)
     }
 }
 
-/// A host that answers and refuses before it knows the recipient, or says so in words: what fewer connections may help.
-fn is_about_load(verdict: &Verdict) -> bool {
-    verdict.action == Action::Retry
-        && verdict.basis != Basis::Failure
-        && matches!(
-            verdict.category,
-            Category::RateLimited | Category::Transient | Category::Undetermined
-        )
+/// What learning never goes below, in messages a second.
+fn least_rate(adaptive: &AdaptiveLimits) -> Option<f64> {
+    adaptive.min_rate.map(Rate::per_second)
 }

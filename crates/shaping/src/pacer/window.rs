@@ -1,51 +1,79 @@
-//! How many connections a site bears: what is learned from refusals.
+//! How many connections a site bears.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// Connections of a lane that knows nothing yet.
-const INITIAL: u32 = 5;
-
-/// Time between two steps above what is known to be borne, at first and at most.
-const SHORTEST_HOLD: Duration = Duration::from_secs(10);
-const LONGEST_HOLD: Duration = Duration::from_secs(600);
-
-/// Refusals within this time of one another are one event.
-const ONE_EVENT: Duration = Duration::from_secs(1);
-
-/// The largest step, in connections.
-const LARGEST_STEP: u32 = 8;
+pub(super) const INITIAL: u32 = 5;
 
 /// No window grows beyond this; the hard limits are far below.
 const LARGEST: u32 = 10_000;
 
-/// The connections a lane may have.
+/// Messages to be accepted, and seconds, between a probe that failed and the next: few at first, for a single failure may be
+/// chance.
+const HOLDS: [(u32, u64); 5] = [(20, 2), (80, 8), (200, 20), (400, 40), (600, 60)];
+
+/// On a quiet lane so many messages take long: after this time the next probe may go all the same.
+const LONGEST_HOLD: Duration = Duration::from_secs(900);
+
+/// The connections a lane may have: what is proven, and probes above it.
 ///
-/// Until the first refusal it grows with every message accepted while all of it is in use. A refusal shows what is too
-/// many: the window falls below it and holds. After the hold it takes one step up, and if that is refused the next hold is
-/// twice as long; if it is not, the next step is twice as wide.
+/// An attempt that is accepted while `n` connections are open proves that the site bears `n`. An attempt above the size of
+/// the window is a probe. After the first proof probes go at once, twice as many with each success, spread over the time
+/// that a message takes, so that the first refusal stops the rest. A failed probe ends that for a time that is counted in
+/// accepted messages: what probing costs is a small share of the mail, whatever the speed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Window {
+    /// Connections that need no probe.
     size: u32,
-    /// Something has been refused: from now on, steps instead of free growth.
-    refused: bool,
+    /// The most connections an accepted attempt was made with, since something spoke against it.
+    proven: u32,
+    /// Probes that may be under way; none while the window holds.
     step: u32,
-    hold: Duration,
-    /// When the next step up may be taken.
-    step_at: Duration,
-    last_refusal: Option<Duration>,
+    /// Probes under way.
+    probing: u32,
+    /// When the next probe may go.
+    probe_at: Duration,
+    /// Where the probes of this step lead.
+    target: u32,
+    /// Failures above what is proven, in a row.
+    failures: u32,
+    hold: Option<Hold>,
+    /// Which of the `HOLDS` comes next.
+    holds: u8,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Hold {
+    accepted: u32,
+    from: Duration,
+    until: Duration,
+}
+
+/// What became of an attempt that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// There were no more connections than are proven: it says nothing against the window.
+    Proven,
+    /// It may have been one connection too many; it is not certain yet.
+    Perhaps,
+    /// It was one connection too many. The window is lower now, or holds.
+    Cut,
 }
 
 impl Default for Window {
     fn default() -> Self {
         Self {
             size: INITIAL,
-            refused: false,
-            step: 1,
-            hold: SHORTEST_HOLD,
-            step_at: Duration::ZERO,
-            last_refusal: None,
+            proven: 0,
+            step: INITIAL,
+            probing: 0,
+            probe_at: Duration::ZERO,
+            target: INITIAL * 2,
+            failures: 0,
+            hold: None,
+            holds: 0,
         }
     }
 }
@@ -55,123 +83,142 @@ impl Window {
         self.size
     }
 
-    /// A message was accepted while `open` connections were open. The window does not grow over `most`.
-    pub(super) fn accepted(&mut self, now: Duration, open: u32, most: u32) {
-        if open < self.size || self.size >= most {
+    /// Connections that may be open, probes included.
+    pub(super) fn limit(&self) -> u32 {
+        self.size.saturating_add(self.step)
+    }
+
+    /// Whether another connection may open beside `open` ones; the moment when it may, where only time is missing.
+    pub(super) fn may_open(&mut self, now: Duration, open: u32) -> Result<(), Option<Duration>> {
+        if open < self.size {
+            return Ok(());
+        }
+        self.end_hold(now);
+        if self.proven < self.size || self.probing >= self.step || open >= self.limit() {
+            return Err(None);
+        }
+        if now < self.probe_at {
+            return Err(Some(self.probe_at));
+        }
+        Ok(())
+    }
+
+    /// An attempt is made on a new connection, the `open`th. `usual` is what a message takes. True when it is a probe.
+    pub(super) fn opened(&mut self, now: Duration, open: u32, usual: Option<Duration>) -> bool {
+        if open <= self.size {
+            return false;
+        }
+        self.probing = self.probing.saturating_add(1);
+        // Before the first outcome there is nothing to spread them over, and nothing to grow on either.
+        self.probe_at = now + usual.unwrap_or_default() / self.step.max(1);
+        true
+    }
+
+    /// A probe has its outcome, or never will.
+    pub(super) fn probe_ended(&mut self) {
+        self.probing = self.probing.saturating_sub(1);
+    }
+
+    /// No more connections than this are open: so no more probes are under way.
+    pub(super) fn open_now(&mut self, open: u32) {
+        self.probing = self.probing.min(open);
+    }
+
+    /// An attempt that was made as one of `open` connections was accepted in good time.
+    pub(super) fn accepted(&mut self, now: Duration, open: u32) {
+        self.count_down(now);
+        if open <= self.proven {
             return;
         }
-        if !self.refused {
-            self.size = self.size.saturating_add(1);
-        } else if now >= self.step_at {
-            self.size = self.size.saturating_add(self.step).min(most);
-            self.step = (self.step * 2).min(LARGEST_STEP);
-            self.hold = (self.hold / 2).max(SHORTEST_HOLD);
-            self.step_at = now + self.hold;
-        }
-    }
-
-    /// One of `open` connections was refused. The window does not fall below `least`.
-    pub(super) fn refused(&mut self, now: Duration, open: u32, least: u32) {
-        let is_new = self
-            .last_refusal
-            .is_none_or(|last| now.saturating_sub(last) > ONE_EVENT);
-        if self.refused && is_new {
-            // Twice what it was before the step that failed, which had halved it.
-            self.hold = (self.hold * 4).min(LONGEST_HOLD);
-        }
-        self.size = self.size.min(open.saturating_sub(1)).max(least);
-        self.refused = true;
-        self.step = 1;
-        self.step_at = now + self.hold;
-        self.last_refusal = Some(now);
-    }
-
-    /// The path is back after a suspension: not with everything at once.
-    pub(super) fn restart(&mut self, least: u32) {
-        self.size = (self.size / 2).max(least);
-        self.refused = true;
-        self.step = 1;
-        self.hold = SHORTEST_HOLD;
-        self.step_at = Duration::ZERO;
-    }
-
-    /// What was kept over a restart, cut to what can be.
-    pub(super) fn restored(self, now: Duration) -> Self {
-        let hold = self.hold.clamp(SHORTEST_HOLD, LONGEST_HOLD);
-        Self {
-            size: self.size.clamp(1, LARGEST),
-            refused: self.refused,
-            step: self.step.clamp(1, LARGEST_STEP),
-            hold,
-            step_at: self.step_at.min(now + hold),
-            last_refusal: self.last_refusal.map(|at| at.min(now)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn grows_while_it_is_used_and_nothing_is_refused() {
-        let mut window = Window::default();
-        window.accepted(seconds(1), INITIAL - 1, 20);
-        assert_eq!(window.size(), INITIAL, "what is not used does not grow");
-        for _ in 0..100 {
-            window.accepted(seconds(1), window.size(), 20);
-        }
-        assert_eq!(window.size(), 20, "and never over the limit");
-    }
-
-    #[test]
-    fn a_burst_over_the_limit_ends_at_the_limit() {
-        let mut window = Window {
-            size: 20,
-            ..Window::default()
-        };
-        // Twenty connections at once, five of which are let in.
-        for open in (6..=20).rev() {
-            window.refused(seconds(1), open, 1);
-        }
-        assert_eq!(window.size(), 5);
-    }
-
-    #[test]
-    fn failed_steps_come_ever_more_seldom_and_good_ones_grow() {
-        let mut window = Window::default();
-        window.refused(seconds(0), 6, 1);
-        let mut now = seconds(0);
-        let mut waits = Vec::new();
-        for _ in 0..6 {
-            let before = now;
-            while window.size() == 5 {
-                now += seconds(1);
-                window.accepted(now, 5, 20);
+        self.proven = open.min(LARGEST);
+        self.failures = 0;
+        if self.step > 0 && self.proven >= self.size {
+            self.size = self.proven;
+            if self.size >= self.target {
+                // All of the step is borne: the next is twice as large.
+                self.step = self.step.saturating_mul(2).min(self.size);
+                self.target = self.size.saturating_add(self.step).min(LARGEST);
+                self.holds = self.holds.saturating_sub(1);
             }
-            waits.push((now - before).as_secs());
-            window.refused(now, 6, 1);
         }
-        assert!(waits.is_sorted(), "{waits:?}");
-        assert!(waits[5] >= 20 * waits[0], "{waits:?}");
-
-        while window.size() < 20 {
-            now += seconds(1);
-            window.accepted(now, window.size(), 20);
-        }
-        assert!(window.step > 1);
     }
 
-    #[test]
-    fn never_falls_below_the_least() {
-        let mut window = Window::default();
-        window.refused(seconds(0), 1, 3);
-        assert_eq!(window.size(), 3);
-        window.refused(seconds(0), 0, 1);
-        assert_eq!(window.size(), 1);
+    fn count_down(&mut self, now: Duration) {
+        let Some(hold) = &mut self.hold else { return };
+        hold.accepted = hold.accepted.saturating_sub(1);
+        self.end_hold(now);
+    }
+
+    fn end_hold(&mut self, now: Duration) {
+        let Some(hold) = &self.hold else { return };
+        if (hold.accepted == 0 && now >= hold.from) || now >= hold.until {
+            self.hold = None;
+            self.step = 1;
+            self.target = self.size.saturating_add(1);
+        }
+    }
+
+    /// An attempt that was made as one of `open` connections failed. So many failures in a row are certain.
+    pub(super) fn failed(&mut self, now: Duration, open: u32, certain: u32, least: u32) -> Failed {
+        if open <= self.proven || open <= 1 {
+            return Failed::Proven;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < certain {
+            return Failed::Perhaps;
+        }
+        self.size = self.size.min(open - 1).max(least);
+        self.hold_now(now);
+        Failed::Cut
+    }
+
+    fn hold_now(&mut self, now: Duration) {
+        let (accepted, seconds) = HOLDS[usize::from(self.holds).min(HOLDS.len() - 1)];
+        self.holds = self.holds.saturating_add(1).min(HOLDS.len() as u8 - 1);
+        self.hold = Some(Hold {
+            accepted,
+            from: now + Duration::from_secs(seconds),
+            until: now + LONGEST_HOLD,
+        });
+        self.step = 0;
+        self.failures = 0;
+    }
+
+    /// Too much fails at a size that was borne so far: nothing is proven any more, and nothing is probed until more is known.
+    pub(super) fn doubt(&mut self, now: Duration) {
+        self.proven = 0;
+        self.holds = 0;
+        self.hold_now(now);
+    }
+
+    /// The same window as before a cut that did not help.
+    pub(super) fn undo(&mut self, before: &Self) {
+        let probing = self.probing;
+        self.clone_from(before);
+        self.probing = probing;
+    }
+
+    /// What was kept over a restart, cut to what can be. The connections did not survive.
+    pub(super) fn restored(self, now: Duration) -> Self {
+        let size = self.size.clamp(1, LARGEST);
+        let step = match self.hold {
+            Some(_) => 0,
+            None => self.step.clamp(1, LARGEST),
+        };
+        Self {
+            size,
+            proven: self.proven.min(LARGEST),
+            step,
+            probing: 0,
+            probe_at: now,
+            target: self.target.clamp(size, LARGEST),
+            failures: 0,
+            hold: self.hold.map(|hold| Hold {
+                accepted: hold.accepted.min(HOLDS[HOLDS.len() - 1].0),
+                from: hold.from.min(now + LONGEST_HOLD),
+                until: hold.until.min(now + LONGEST_HOLD),
+            }),
+            holds: self.holds.min(HOLDS.len() as u8 - 1),
+        }
     }
 }

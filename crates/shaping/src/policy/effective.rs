@@ -205,6 +205,7 @@ impl EffectivePolicy {
             rate: self.rate.value,
             share: None,
             adaptive: Some(AdaptiveLimits {
+                min_rate: self.adaptive_min_rate.value,
                 min_connections: self.adaptive_min_connections.value,
                 max_connections: self.adaptive_max_connections.value,
                 max_rate: self.adaptive_max_rate.value,
