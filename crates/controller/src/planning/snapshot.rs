@@ -5,21 +5,14 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use relaypool_api::delivery::DeliverySpec;
+use relaypool_api::effective_validity;
 use relaypool_api::message::{Attachment, MessageSnapshot, MessageTemplate, SigningKeyRef};
-use relaypool_api::types::{Domain, Duration};
+use relaypool_api::types::Domain;
 
 use super::fingerprint::Fingerprint;
 use super::recipients::RecipientList;
 use super::source::SourceRef;
 use super::{PlanInput, PlanProblem};
-
-/// The longest validity: 84 hours, three and a half days.
-pub const MAX_VALIDITY: Duration = Duration::from_secs(84 * 3_600);
-
-/// The validity in force: what the Delivery asks for, unless that is nothing or more than [`MAX_VALIDITY`].
-pub fn effective_validity(asked: Option<Duration>) -> Duration {
-    asked.map_or(MAX_VALIDITY, |asked| asked.min(MAX_VALIDITY))
-}
 
 /// Digest over everything of a Delivery that is fixed when it is planned. When it no longer fits, the spec was changed
 /// afterwards.
@@ -137,22 +130,4 @@ fn resolved(attachment: &Attachment, contents: &BTreeMap<SourceRef, Vec<u8>>) ->
         secret_key_ref: None,
         ..attachment.clone()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn validity_is_at_most_84_hours() {
-        for (asked, effective) in [
-            (None, "84h"),
-            (Some("5d"), "84h"),
-            (Some("84h"), "84h"),
-            (Some("1h"), "1h"),
-        ] {
-            let asked = asked.map(|text| text.parse().unwrap());
-            assert_eq!(effective_validity(asked).to_string(), effective);
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relaypool_api::delivery_slice::SliceRow;
+use relaypool_api::effective_validity;
 use relaypool_api::message::MessageSnapshot;
 use relaypool_message::TemplateError;
 use relaypool_spool::{Batch, Commit, ContentId, MessageKey, NewSlice, ReadError, SliceNumber, SliceRecord};
@@ -193,7 +194,7 @@ impl Dispatcher {
         slots: Vec<Slot>,
         now: Millis,
     ) {
-        let validity: Duration = self.run(run).content.snapshot.validity.into();
+        let validity: Duration = effective_validity(Some(self.run(run).content.snapshot.validity)).into();
         let expires_at = accepted_at + Millis::try_from(validity.as_millis()).unwrap_or(Millis::MAX / 2);
         let unfinished = slots
             .iter()

@@ -70,7 +70,11 @@ pub struct SenderReport {
 
 impl Dispatcher {
     /// Reports on every slice.
-    pub(crate) fn all_slice_reports(&self, now: Millis) -> Vec<SliceReport> {
+    pub(crate) fn all_slice_reports(&mut self, now: Millis) -> Vec<SliceReport> {
+        let numbers: Vec<SliceNumber> = self.slices.keys().copied().collect();
+        for number in numbers {
+            self.learn_domains(number);
+        }
         self.slices
             .values()
             .map(|slice| self.slice_report(slice, now))
@@ -98,6 +102,7 @@ impl Dispatcher {
     }
 
     fn report_on(&mut self, number: SliceNumber, now: Millis) -> SliceReport {
+        self.learn_domains(number);
         let report = self.slice_report(&self.slices[&number], now);
         if let Some(slice) = self.slices.get_mut(&number) {
             slice.dirty = false;

@@ -9,7 +9,7 @@ use relaypool_shaping::pacer::Pacer;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_shaping::retry::RetrySchedule;
 use relaypool_shaping::site::{Site, best_preference};
-use relaypool_spool::MessageKey;
+use relaypool_spool::{MessageKey, SliceNumber};
 
 use super::attempt::Attempt;
 use super::lane::{Lane, LaneId, pacer_time};
@@ -17,7 +17,7 @@ use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
 use super::source_ip::{SourceIp, choose};
 use super::{Dispatcher, Effect};
-use crate::ledger::Millis;
+use crate::ledger::{Millis, StoredRow, decode};
 use crate::resolver::{Route, RouteError};
 
 /// A recipient domain.
@@ -236,6 +236,33 @@ impl Dispatcher {
             slot.set_domain(domain);
         }
         Ok(domain)
+    }
+
+    /// Finds the domains of messages that came to their end without being routed by this process: before it started, or
+    /// before their turn. All rows of the slice are read in one go, and only where such a message is.
+    pub(crate) fn learn_domains(&mut self, number: SliceNumber) {
+        let is_unknown = |slot: &Slot| slot.place == Place::Done && slot.domain().is_none();
+        let Some(slice) = self.slices.get(&number) else { return };
+        if !slice.slots.iter().any(is_unknown) {
+            return;
+        }
+        let rows = match self.spool.rows(number) {
+            Ok(rows) => rows,
+            Err(error) => return tracing::warn!(slice = %slice.name, error = %error, "cannot read the rows"),
+        };
+        for (key, bytes) in rows.flatten() {
+            if !self.slot_mut(key).is_some_and(|slot| is_unknown(slot)) {
+                continue;
+            }
+            // What cannot be read or is no address has no domain: it stays among the others.
+            let address = decode::<StoredRow>("row", &bytes).map(|row| row.address.parse::<EmailAddress>());
+            if let Ok(Ok(address)) = address {
+                let domain = self.domain_id(address.domain());
+                if let Some(slot) = self.slot_mut(key) {
+                    slot.set_domain(domain);
+                }
+            }
+        }
     }
 
     fn domain_id(&mut self, name: &Domain) -> DomainId {
