@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::lane_queue::LaneQueue;
 use super::meter::Meter;
 use super::run::{Hold, RunContent, RunId, Signing};
-use super::slice::Place;
+use super::slice::{DomainId, Place};
 use super::timers::Timer;
 use super::{Dispatcher, Effect, dismiss};
 use crate::connect::same_family;
@@ -161,10 +161,10 @@ pub(crate) fn pacer_time(now: Millis) -> Duration {
 
 impl Dispatcher {
     /// Puts a message into a lane's queue and lets the lane work.
-    pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, key: MessageKey, now: Millis) {
+    pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
         let priority: Priority = self.run(run).content.snapshot.priority;
         self.set_place(key, Place::Lane);
-        self.lane_mut(lane).queue.push(priority, run, key);
+        self.lane_mut(lane).queue.push(priority, run, domain, key);
         self.work(lane, now);
     }
 
@@ -197,6 +197,7 @@ impl Dispatcher {
             else {
                 continue;
             };
+            self.starved.session_busy(session);
             if waiting.is_closed() {
                 continue;
             }
@@ -213,13 +214,12 @@ impl Dispatcher {
 
     fn open_sessions_for(&mut self, lane: LaneId, now: Millis) {
         while !self.lane_mut(lane).queue.is_empty() {
-            if self.sessions.len() >= self.settings.max_connections {
-                self.starved.push_back(lane);
-                return;
-            }
             let open = self.lane_mut(lane).pacer.may_open(pacer_time(now));
             if !self.granted(lane, open) || !self.may_send(lane, now) {
                 return;
+            }
+            if self.sessions.len() >= self.settings.max_connections {
+                return self.starve(lane);
             }
             let Some(assignment) = self.next_message(lane, now) else {
                 return;
@@ -391,10 +391,14 @@ impl Dispatcher {
     }
 
     fn wait_for_work(&mut self, id: SessionId, waiting: oneshot::Sender<Option<Assignment>>) {
+        if !self.starved.is_empty() {
+            return dismiss(waiting);
+        }
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
         session.waiting = Some(waiting);
+        self.starved.session_idle(id);
         let lane = session.lane;
         self.lane_mut(lane).idle.push_back(id);
     }
@@ -418,7 +422,7 @@ impl Dispatcher {
     }
 
     /// Whether a session should end rather than go on: it has carried its share, its settings changed, its IP is
-    /// suspended or gone, or there are more sessions than there may be.
+    /// suspended or gone, there are more sessions than there may be, or other lanes have none.
     fn is_out_of_date(&self, id: SessionId) -> bool {
         let session = &self.sessions[&id];
         let (lane, given) = (session.lane, session.given);
@@ -430,6 +434,7 @@ impl Dispatcher {
             || session.settings.ehlo_name != ip.ehlo_name
             || session.settings.policy.session_settings_differ(&lane.policy)
             || lane.open > lane.pacer.connection_limit() as usize
+            || self.makes_room(given)
     }
 
     /// A session is over. What it still held goes back to the lane.
@@ -443,6 +448,7 @@ impl Dispatcher {
             return;
         };
         self.metrics.connections.dec();
+        self.starved.session_busy(id);
         let lane = session.lane;
         {
             let lane = self.lane_mut(lane);
@@ -453,10 +459,8 @@ impl Dispatcher {
         if let Some(key) = session.flying.filter(|key| self.is_at(*key, Place::Flying)) {
             self.requeue(key);
         }
+        self.serve_starved(now);
         self.work(lane, now);
-        if let Some(starved) = self.starved.pop_front() {
-            self.work(starved, now);
-        }
     }
 
     pub(crate) fn lane_mut(&mut self, lane: LaneId) -> &mut Lane {

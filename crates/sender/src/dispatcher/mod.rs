@@ -19,7 +19,9 @@ mod routing;
 mod run;
 mod slice;
 mod source_ip;
+mod starved;
 mod timers;
+mod turns;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -48,6 +50,7 @@ use routing::DomainEntry;
 use run::{Run, RunId};
 pub(crate) use slice::DomainId;
 use slice::{Place, Slice};
+use starved::Starved;
 use timers::{Timer, Timers};
 
 /// Something to be done outside the dispatcher.
@@ -114,7 +117,7 @@ pub(crate) struct Dispatcher {
     /// Messages that wait to be routed, in the order they came.
     unrouted: VecDeque<MessageKey>,
     /// Lanes whose connections wait for the sender's own limit.
-    starved: VecDeque<LaneId>,
+    starved: Starved,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -143,7 +146,7 @@ impl Dispatcher {
             next_session: 0,
             timers: Timers::default(),
             unrouted: VecDeque::new(),
-            starved: VecDeque::new(),
+            starved: Starved::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),
@@ -202,6 +205,7 @@ impl Dispatcher {
     pub(crate) fn set_settings(&mut self, settings: PoolSettings, now: Millis) {
         let mode_changes = settings.adaptive != self.settings.adaptive;
         self.settings = settings;
+        self.serve_starved(now);
         if mode_changes {
             for index in 0..self.lanes.len() {
                 let limits = self.pacer_limits(&self.lanes[index].policy);
@@ -234,6 +238,7 @@ impl Dispatcher {
         self.draining = true;
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in sessions {
+            self.starved.session_busy(session);
             if let Some(waiting) = self
                 .sessions
                 .get_mut(&session)

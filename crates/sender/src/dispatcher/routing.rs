@@ -64,7 +64,7 @@ impl Dispatcher {
         match &self.domains[domain.0 as usize].route {
             RouteState::Known(known) if known.route.valid_until > Instant::now() => {
                 let known = known.clone();
-                self.route_by(&known, run, key, now);
+                self.route_by(&known, run, domain, key, now);
             }
             RouteState::LookingUp => self.wait_for_route(domain, key),
             RouteState::Unknown | RouteState::Known(_) => {
@@ -145,20 +145,20 @@ impl Dispatcher {
     }
 
     fn empty_lane(&mut self, lane: LaneId) {
-        for key in self.lane_mut(lane).queue.drain() {
+        for (_, key) in self.lane_mut(lane).queue.drain() {
             if self.is_at(key, Place::Lane) {
                 self.requeue(key);
             }
         }
     }
 
-    fn route_by(&mut self, known: &KnownRoute, run: RunId, key: MessageKey, now: Millis) {
+    fn route_by(&mut self, known: &KnownRoute, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
         let affinity = self.run(run).content.snapshot.ip_affinity.as_ref();
         let Some(ip) = choose(self.ips.values(), affinity, &known.route, key).map(|ip| ip.name.clone()) else {
             return self.park(run, key, &Hold::NoSendingIp);
         };
         let lane = self.lane_for(ip, known);
-        self.enqueue(lane, run, key, now);
+        self.enqueue(lane, run, domain, key, now);
     }
 
     fn lane_for(&mut self, ip: String, known: &KnownRoute) -> LaneId {

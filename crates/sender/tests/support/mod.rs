@@ -56,15 +56,9 @@ pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bo
         limits,
     )
     .unwrap();
-    let settings = PoolSettings {
-        pool: "pool".into(),
-        smtp_port: simulator.smtp_port(),
-        max_connections: 1_000,
-        adaptive: true,
-    };
     let config = EngineConfig {
         spool: folder.join("spool"),
-        settings,
+        settings: settings(simulator),
         low_space: 0,
     };
     let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
@@ -78,6 +72,15 @@ pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bo
         .unwrap();
     engine.set_ips(vec![source_ip("first", "127.0.0.1")]).await.unwrap();
     engine
+}
+
+pub fn settings(simulator: &Simulator) -> PoolSettings {
+    PoolSettings {
+        pool: "pool".into(),
+        smtp_port: simulator.smtp_port(),
+        max_connections: 1_000,
+        adaptive: true,
+    }
 }
 
 pub fn policies<const N: usize>(policies: [(&str, Value); N]) -> PolicySet {
