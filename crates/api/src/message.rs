@@ -143,6 +143,17 @@ pub enum Priority {
     Low,
 }
 
+/// What happens to messages that wait for a provider which blocks their sending IP: refuses it because of its reputation or
+/// by a block list.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnBlock {
+    /// They wait until the provider takes mail from the IP again, or their validity is over.
+    #[default]
+    Wait,
+    /// They leave from another sending IP of the same sender that they may use and that the provider does not block.
+    Move,
+}
+
 /// Everything a sender needs to know about a run besides its recipients, taken at planning and never changed: the content
 /// of the message slice.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
@@ -168,6 +179,9 @@ pub struct MessageSnapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub ip_affinity: Option<LabelSelector>,
+    /// What happens to messages whose sending IP a provider blocks. Absent: what the pool says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_block: Option<OnBlock>,
     /// Stop after RCPT TO.
     #[serde(default)]
     pub test_mode: bool,

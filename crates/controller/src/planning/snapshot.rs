@@ -27,6 +27,7 @@ pub fn spec_digest(spec: &DeliverySpec) -> String {
         validity,
         priority,
         ip_affinity,
+        on_block,
         test_mode,
         run_id,
         // What these say applies at any time.
@@ -42,8 +43,10 @@ pub fn spec_digest(spec: &DeliverySpec) -> String {
         (pool, sender, message, recipients, relay),
         (schedule, validity, priority, ip_affinity, test_mode, run_id),
     );
+    // Added only where it is set, so that Deliveries planned before there was such a field keep their digest.
+    let added_later = on_block.map_or(Ok(()), |on_block| digest.add(&("onBlock", on_block)));
     // Values of the API are JSON: they came in as it.
-    match digest.add(&fixed) {
+    match added_later.and_then(|()| digest.add(&fixed)) {
         Ok(()) => digest.finish(),
         Err(_) => String::new(),
     }
@@ -67,6 +70,7 @@ pub(super) fn message_snapshot(input: &PlanInput<'_>, slices: u32) -> Result<Mes
         validity: effective_validity(spec.validity),
         priority: spec.priority,
         ip_affinity: spec.ip_affinity.clone(),
+        on_block: spec.on_block,
         test_mode: spec.test_mode,
         start_at: spec.schedule.as_ref().and_then(|schedule| schedule.start_at.clone()),
         fingerprint: String::new(),

@@ -155,7 +155,7 @@ impl Dispatcher {
         let mut last_change = 0;
         for state in self.spool.states(record.number)? {
             let (key, bytes) = state?;
-            let state: StateRecord = decode("message state", &bytes)?;
+            let state = StateRecord::decode(&bytes)?;
             last_change = last_change.max(state.at);
             if let Some(slot) = slots.get_mut(key.index as usize) {
                 *slot = Slot::recovered(state);

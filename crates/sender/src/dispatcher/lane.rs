@@ -14,8 +14,10 @@ use relaypool_shaping::policy::EffectivePolicy;
 use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
 
+use super::deferred::Deferred;
 use super::lane_queue::LaneQueue;
 use super::meter::Meter;
+use super::path_state::Trouble;
 use super::run::{Hold, RunContent, RunId, Signing};
 use super::slice::{DomainId, Place};
 use super::timers::Timer;
@@ -52,6 +54,10 @@ pub(crate) struct Lane {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
     pub(crate) last_refusal: Option<LastRefusal>,
+    /// Messages that wait for a time of their own and may be released before.
+    pub(crate) deferred: Deferred,
+    /// What is wrong with the path.
+    pub(crate) trouble: Option<Trouble>,
 }
 
 /// The last thing a site refused on a lane.
@@ -128,6 +134,8 @@ impl Lane {
             sent: 0,
             failed: 0,
             last_refusal: None,
+            deferred: Deferred::default(),
+            trouble: None,
         }
     }
 
@@ -164,6 +172,9 @@ impl Dispatcher {
     pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
         let priority: Priority = self.run(run).content.snapshot.priority;
         self.set_place(key, Place::Lane);
+        if let Some(first_refused) = self.first_refused(key, lane) {
+            self.lane_mut(lane).deferred.remove(first_refused, key);
+        }
         self.lane_mut(lane).queue.push(priority, run, domain, key);
         self.work(lane, now);
     }
@@ -377,6 +388,7 @@ impl Dispatcher {
 
     fn tell_pacer_of_sending(&mut self, lane: LaneId, key: MessageKey, new_connection: bool, now: Millis) -> Sent {
         let attempts = self.slot_mut(key).map_or(0, |slot| slot.attempts);
+        let first_refused = self.first_refused(key, lane).map(pacer_time);
         let lane = self.lane_mut(lane);
         if new_connection {
             lane.open += 1;
@@ -385,7 +397,7 @@ impl Dispatcher {
         let sending = Sending {
             new_connection,
             attempt: u32::from(attempts) + 1,
-            first_refused: None,
+            first_refused,
         };
         lane.pacer.sent(pacer_time(now), sending)
     }

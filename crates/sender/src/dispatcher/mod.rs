@@ -10,16 +10,22 @@
 //! ```
 
 mod attempt;
+#[cfg(test)]
+mod attempt_tests;
+mod deferred;
 mod intake;
 mod lane;
 mod lane_queue;
 mod meter;
+mod path_state;
 mod report;
 mod routing;
 mod run;
 mod slice;
 mod source_ip;
 mod starved;
+#[cfg(test)]
+mod test_bed;
 mod timers;
 mod turns;
 
@@ -27,6 +33,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use relaypool_api::Domain;
+use relaypool_api::message::OnBlock;
 use relaypool_api::relay_pool::{PoolMode, RelayPoolSpec};
 use relaypool_shaping::pacer::PacerLimits;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
@@ -77,6 +84,8 @@ pub struct PoolSettings {
     pub max_connections: usize,
     /// Whether lanes learn from replies; otherwise only the limits of policies hold.
     pub adaptive: bool,
+    /// What happens to messages whose sending IP a provider blocks, where their Delivery does not say.
+    pub on_block: OnBlock,
 }
 
 /// Connections of a sender where nothing else is said: far below the file descriptors that containers commonly have.
@@ -90,6 +99,7 @@ impl PoolSettings {
             smtp_port: pool.smtp_port,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             adaptive: pool.mode == PoolMode::Adaptive,
+            on_block: pool.on_block,
         }
     }
 }
@@ -110,7 +120,8 @@ pub(crate) struct Dispatcher {
     domains: Vec<DomainEntry>,
     domain_ids: HashMap<Domain, DomainId>,
     lanes: Vec<Lane>,
-    lane_ids: HashMap<(String, String), LaneId>,
+    /// By site and IP.
+    lane_ids: HashMap<String, BTreeMap<String, LaneId>>,
     sessions: HashMap<SessionId, lane::Session>,
     next_session: u64,
     timers: Timers,
@@ -204,8 +215,12 @@ impl Dispatcher {
     /// Replaces the settings. A change of mode acts on all lanes at once; queues stay as they are.
     pub(crate) fn set_settings(&mut self, settings: PoolSettings, now: Millis) {
         let mode_changes = settings.adaptive != self.settings.adaptive;
+        let move_changes = settings.on_block != self.settings.on_block;
         self.settings = settings;
         self.serve_starved(now);
+        if move_changes {
+            self.move_all_blocked(now);
+        }
         if mode_changes {
             for index in 0..self.lanes.len() {
                 let limits = self.pacer_limits(&self.lanes[index].policy);

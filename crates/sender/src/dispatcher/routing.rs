@@ -15,7 +15,7 @@ use super::attempt::Attempt;
 use super::lane::{Lane, LaneId, pacer_time};
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
-use super::source_ip::{SourceIp, choose};
+use super::source_ip::{Seeker, SourceIp, choose};
 use super::{Dispatcher, Effect};
 use crate::ledger::{Millis, StoredRow, decode};
 use crate::resolver::{Route, RouteError};
@@ -139,6 +139,7 @@ impl Dispatcher {
                 self.empty_lane(lane);
             }
         }
+        self.move_all_blocked(now);
         for index in 0..self.runs.len() {
             self.release_parked(RunId(u32::try_from(index).expect("runs are fewer than 2^32")));
         }
@@ -153,18 +154,33 @@ impl Dispatcher {
     }
 
     fn route_by(&mut self, known: &KnownRoute, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
-        let affinity = self.run(run).content.snapshot.ip_affinity.as_ref();
-        let Some(ip) = choose(self.ips.values(), affinity, &known.route, key).map(|ip| ip.name.clone()) else {
+        let content = Arc::clone(&self.run(run).content);
+        let tried = self.slot_mut(key).and_then(|slot| slot.tried.take());
+        let seeker = Seeker {
+            key,
+            affinity: content.snapshot.ip_affinity.as_ref(),
+            tried: tried.as_ref().map(|tried| tried.ip.as_str()),
+            moves: self.moves_when_blocked(run),
+        };
+        let path = |ip: &SourceIp| self.path_state(&ip.name, &known.lane_name, now);
+        let chosen = choose(self.ips.values(), &seeker, &known.route, path).map(|ip| ip.name.clone());
+        if let Some(slot) = self.slot_mut(key) {
+            slot.tried = tried;
+        }
+        let Some(ip) = chosen else {
             return self.park(run, key, &Hold::NoSendingIp);
         };
-        let lane = self.lane_for(ip, known);
+        let lane = self.lane_for(&ip, known);
         self.enqueue(lane, run, domain, key, now);
     }
 
-    fn lane_for(&mut self, ip: String, known: &KnownRoute) -> LaneId {
-        let name = (ip, known.lane_name.clone());
-        if let Some(id) = self.lane_ids.get(&name) {
-            let id = *id;
+    /// The lane of an IP and a site, if there has been one.
+    pub(crate) fn lane_id(&self, ip: &str, site: &str) -> Option<LaneId> {
+        self.lane_ids.get(site)?.get(ip).copied()
+    }
+
+    fn lane_for(&mut self, ip: &str, known: &KnownRoute) -> LaneId {
+        if let Some(id) = self.lane_id(ip, &known.lane_name) {
             // The freshest look-up serves the whole lane.
             self.lane_mut(id).route = Arc::clone(&known.route);
             return id;
@@ -172,14 +188,15 @@ impl Dispatcher {
         let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
         let pacer = Pacer::new(self.pacer_limits(&known.policy));
         let lane = Lane::new(
-            name.0.clone(),
-            name.1.clone(),
+            ip.to_owned(),
+            known.lane_name.clone(),
             pacer,
             Arc::clone(&known.policy),
             Arc::clone(&known.route),
         );
         self.lanes.push(lane);
-        self.lane_ids.insert(name, id);
+        let of_site = self.lane_ids.entry(known.lane_name.clone()).or_default();
+        of_site.insert(ip.to_owned(), id);
         id
     }
 

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use relaypool_api::MxPolicySpec;
 use relaypool_api::delivery::Counts;
 use relaypool_api::delivery_slice::{DeliverySliceStatus, SliceRow};
-use relaypool_api::message::MessageSnapshot;
+use relaypool_api::message::{MessageSnapshot, OnBlock};
 use relaypool_sender::resolver::{DestinationLimits, MxResolver};
 use relaypool_sender::{Engine, EngineConfig, NewSlice, PoolSettings, SenderMetrics, SourceIp};
 use relaypool_shaping::policy::PolicySet;
@@ -80,6 +80,7 @@ pub fn settings(simulator: &Simulator) -> PoolSettings {
         smtp_port: simulator.smtp_port(),
         max_connections: 1_000,
         adaptive: true,
+        on_block: OnBlock::Wait,
     }
 }
 
