@@ -81,8 +81,7 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub ip_affinity: Option<LabelSelector>,
-    /// What happens to messages that wait for a provider which blocks their sending IP. Absent: what the pool says. Like
-    /// everything about how a message is sent, it is fixed when the Delivery is planned.
+    /// What happens to messages that wait for a provider which blocks their sending IP. Absent: what the pool says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_block: Option<OnBlock>,
     /// Send nothing for now; what is queued stays queued, and its validity goes on running.

@@ -144,7 +144,8 @@ pub enum Priority {
 }
 
 /// What happens to messages that wait for a provider which blocks their sending IP: refuses it because of its reputation or
-/// by a block list.
+/// by a block list. A Delivery that does not say has what its pool says, at any time; what it says itself is fixed when it is
+/// planned.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnBlock {
     /// They wait until the provider takes mail from the IP again, or their validity is over.
