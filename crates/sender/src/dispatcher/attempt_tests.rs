@@ -244,3 +244,55 @@ async fn deferred_messages_are_released_in_the_order_of_their_first_refusal() {
     assert_eq!(bed.flights().len(), 0, "the others wait for their time");
     assert_eq!(bed.attempts("early"), vec![2; 10]);
 }
+
+#[tokio::test]
+async fn routing_of_a_large_delivery_does_not_hold_up_another() {
+    let mut bed = Bed::new(&["a"]);
+    bed.accept("known", 1, "site.example", json!({})).await;
+    bed.answer(|_| accepted());
+    bed.take_in("large", 5_000, "site.example", json!({})).await;
+    bed.take_in("small", 10, "site.example", json!({})).await;
+    bed.take_in("urgent", 10, "site.example", json!({ "priority": "High" }))
+        .await;
+    bed.dispatcher.tick(bed.now);
+    for id in ["small", "urgent"] {
+        let slots = &bed.slice(id).slots;
+        assert!(slots.iter().all(|slot| slot.place != Place::Unrouted), "{id}");
+    }
+    let routed = bed
+        .slice("large")
+        .slots
+        .iter()
+        .filter(|slot| slot.place != Place::Unrouted);
+    assert_eq!(routed.count(), ROUTED_AT_ONCE - 20);
+}
+
+#[tokio::test]
+async fn a_path_that_is_dead_is_passed_over_and_keeps_its_messages() {
+    let mut bed = Bed::new(&["a", "b"]);
+    bed.dispatcher.set_settings(
+        PoolSettings {
+            on_block: OnBlock::Move,
+            ..settings()
+        },
+        bed.now,
+    );
+    bed.accept("s", 60, "site.example", json!({})).await;
+    let dead = || Attempt::Failed {
+        failure: relaypool_bounce::Failure::ConnectTimeout,
+        detail: "no answer".into(),
+    };
+    while bed.dispatcher.path_state("a", &bed.site("site.example"), bed.now) == path_state::PathState::Open {
+        bed.answer(|flight| if flight.ip == "a" { dead() } else { accepted() });
+        bed.pass(SECOND);
+    }
+    let queued = bed.dispatcher.lanes[bed.lane("a", "site.example").0 as usize]
+        .queue
+        .len();
+    assert!(queued > 0, "what waits for it stays: it is not blocked");
+    bed.answer(|_| accepted());
+    bed.accept("t", 40, "site.example", json!({})).await;
+    assert!(bed.slice("t").slots.iter().any(|slot| slot.place == Place::Flying));
+    bed.answer_all(|flight| if flight.ip == "a" { dead() } else { accepted() });
+    assert_eq!(bed.slice("t").unfinished, 0);
+}

@@ -204,7 +204,7 @@ impl Dispatcher {
         for (index, slot) in (0_u32..).zip(&slots) {
             let key = MessageKey { slice: number, index };
             match slot.place {
-                Place::Unrouted => self.unrouted.push_back(key),
+                Place::Unrouted => self.await_routing(run, key),
                 Place::Due => self.timers.set(slot.due, Timer::Due(key)),
                 _ => {}
             }

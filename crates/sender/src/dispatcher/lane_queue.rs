@@ -1,4 +1,4 @@
-//! The messages that wait in one lane, in the order in which they leave.
+//! The messages that wait in one lane, or to be routed to one, in the order in which they leave.
 
 use std::collections::VecDeque;
 

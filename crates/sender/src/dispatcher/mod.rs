@@ -29,7 +29,7 @@ mod test_bed;
 mod timers;
 mod turns;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use relaypool_api::Domain;
@@ -52,6 +52,7 @@ pub use source_ip::SourceIp;
 use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
 use lane::Lane;
+use lane_queue::LaneQueue;
 use meter::Meter;
 use routing::DomainEntry;
 use run::{Run, RunId};
@@ -125,8 +126,9 @@ pub(crate) struct Dispatcher {
     sessions: HashMap<SessionId, lane::Session>,
     next_session: u64,
     timers: Timers,
-    /// Messages that wait to be routed, in the order they came.
-    unrouted: VecDeque<MessageKey>,
+    /// Messages that wait to be routed. They take turns like those in a lane: routing reads every row, and what is urgent must
+    /// not wait until that is done for all of a large delivery.
+    unrouted: LaneQueue,
     /// Lanes whose connections wait for the sender's own limit.
     starved: Starved,
     draining: bool,
@@ -156,7 +158,7 @@ impl Dispatcher {
             sessions: HashMap::new(),
             next_session: 0,
             timers: Timers::default(),
-            unrouted: VecDeque::new(),
+            unrouted: LaneQueue::default(),
             starved: Starved::default(),
             draining: false,
             effects: Vec::new(),
@@ -190,7 +192,7 @@ impl Dispatcher {
             }
         }
         for _ in 0..ROUTED_AT_ONCE {
-            let Some(key) = self.unrouted.pop_front() else { break };
+            let Some((_, key)) = self.unrouted.pop() else { break };
             self.route(key, now);
         }
     }
@@ -295,8 +297,17 @@ impl Dispatcher {
 
     /// Puts a message to the end of those that wait to be routed.
     fn requeue(&mut self, key: MessageKey) {
+        let Some(run) = self.slices.get(&key.slice).map(|slice| slice.run) else {
+            return;
+        };
         self.set_place(key, Place::Unrouted);
-        self.unrouted.push_back(key);
+        self.await_routing(run, key);
+    }
+
+    fn await_routing(&mut self, run: RunId, key: MessageKey) {
+        let priority = self.run(run).content.snapshot.priority;
+        // The domain may not be known before the row is read, and does not matter before there is a lane.
+        self.unrouted.push(priority, run, DomainId(0), key);
     }
 
     fn message_due(&mut self, key: MessageKey, now: Millis) {

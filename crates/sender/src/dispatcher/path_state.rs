@@ -2,7 +2,7 @@
 
 use relaypool_api::message::OnBlock;
 use relaypool_api::reply::Phase;
-use relaypool_bounce::{Action, Verdict};
+use relaypool_bounce::{Action, Category, Verdict};
 
 use super::Dispatcher;
 use super::attempt::Attempt;
@@ -46,7 +46,7 @@ impl Lane {
         let before = self.trouble;
         let suspended = self.pacer.suspended_until(pacer_time(now)).is_some();
         self.trouble = match verdict {
-            Some(verdict) if suspended && verdict.action == Action::HoldPath => Some(Trouble::Block),
+            Some(verdict) if suspended && is_block(verdict) => Some(Trouble::Block),
             Some(_) if suspended => before.or(Some(Trouble::Pause)),
             Some(verdict) if reached_a_recipient(verdict) => None,
             None if !suspended && matches!(attempt, Attempt::Accepted) => None,
@@ -54,6 +54,11 @@ impl Lane {
         };
         self.trouble != before
     }
+}
+
+/// The provider does not want mail from this IP, for good or for now.
+fn is_block(verdict: &Verdict) -> bool {
+    verdict.action == Action::HoldPath || verdict.category == Category::MailBlock
 }
 
 /// The host was willing to talk about a recipient: it does not refuse everything from this IP.

@@ -102,6 +102,12 @@ impl Bed {
 
     /// Takes in a slice of so many messages for one domain; `changes` are put over the message of the run.
     pub(super) async fn accept(&mut self, id: &str, count: usize, domain: &str, changes: Value) {
+        self.take_in(id, count, domain, changes).await;
+        self.settle();
+    }
+
+    /// The same, and nothing follows from it yet.
+    pub(super) async fn take_in(&mut self, id: &str, count: usize, domain: &str, changes: Value) {
         let mut message = json!({
             "sender": { "address": "news@sender.example" },
             "message": { "subject": "s", "text": "t" },
@@ -126,7 +132,6 @@ impl Bed {
         self.dispatcher
             .slice_accepted(number, &intake, self.now, self.now)
             .unwrap();
-        self.settle();
     }
 
     /// Lets the time pass, and all that becomes due happen in its time.
@@ -208,13 +213,12 @@ impl Bed {
 
     /// The lane that a message would be in: of this IP, to the site of this domain.
     pub(super) fn lane(&self, ip: &str, domain: &str) -> LaneId {
-        let site = self
-            .dispatcher
-            .lane_ids
-            .keys()
-            .find(|site| site.contains(domain))
-            .unwrap();
-        self.dispatcher.lane_id(ip, site).unwrap()
+        self.dispatcher.lane_id(ip, &self.site(domain)).unwrap()
+    }
+
+    pub(super) fn site(&self, domain: &str) -> String {
+        let mut sites = self.dispatcher.lane_ids.keys();
+        sites.find(|site| site.contains(domain)).unwrap().clone()
     }
 
     pub(super) fn slice(&self, id: &str) -> &Slice {
