@@ -140,3 +140,55 @@ impl Dispatcher {
         self.lane_mut(lane).deferred = deferred;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::test_bed::{Bed, greylisted};
+    use super::*;
+
+    fn entry(number: u64) -> (Millis, MessageKey) {
+        let slice = relaypool_spool::SliceNumber::new(1_000 + number);
+        (number, MessageKey { slice, index: 0 })
+    }
+
+    #[test]
+    fn entries_leave_by_their_time() {
+        let mut deferred = Deferred::default();
+        deferred.entries.extend([entry(3_000), entry(1_000), entry(2_000)]);
+        let mut pop = |seconds| deferred.pop(Duration::from_secs(seconds)).map(|(at, _)| at);
+        assert_eq!(
+            [pop(0), pop(2), pop(2), pop(2), pop(9)],
+            [None, Some(1_000), Some(2_000), None, Some(3_000)]
+        );
+    }
+
+    #[tokio::test]
+    async fn stale_entries_are_dropped_before_they_are_many() {
+        let mut bed = Bed::new(&["a"]);
+        bed.accept("s", 1, "grey.example", json!({})).await;
+        let lane = bed.lane("a", "grey.example");
+        let stale = (0..FIRST_TRIM as u64 - 1).map(entry);
+        bed.dispatcher.lane_mut(lane).deferred.entries.extend(stale);
+        bed.answer(|_| greylisted());
+        let left = &bed.dispatcher.lane_mut(lane).deferred;
+        assert_eq!((left.entries.len(), left.trimmed_to), (1, 1), "the one that waits");
+    }
+
+    #[tokio::test]
+    async fn a_message_in_its_lane_is_not_deferred() {
+        let mut bed = Bed::new(&["a"]);
+        bed.accept("s", 5, "grey.example", json!({})).await;
+        let lane = bed.lane("a", "grey.example");
+        while !bed.flights().is_empty() {
+            bed.answer(|_| greylisted());
+        }
+        assert_eq!(bed.dispatcher.lane_mut(lane).deferred.entries.len(), 5);
+        bed.answer_all(|_| Attempt::Accepted);
+        bed.pass(600_000);
+        bed.answer_all(|_| Attempt::Accepted);
+        assert_eq!(bed.slice("s").unfinished, 0);
+        assert!(bed.dispatcher.lane_mut(lane).deferred.entries.is_empty());
+    }
+}

@@ -13,7 +13,7 @@ use relaypool_spool::SliceNumber;
 use super::Dispatcher;
 use super::lane::{Lane, pacer_time};
 use super::run::Signing;
-use super::slice::{DomainId, Slice, Slot};
+use super::slice::{DomainId, Place, Slice, Slot};
 use crate::ledger::{MessageStatus, Millis};
 
 /// Most bytes of message details in one status, as JSON: the whole status stays below 64 KB.
@@ -311,7 +311,7 @@ fn details(slots: &[Slot]) -> Vec<MessageDetail> {
                 .as_ref()
                 .map(|last| last.reply.clone())
                 .filter(|reply| !reply.is_empty()),
-            next_attempt: (slot.due > 0).then(|| time(slot.due)),
+            next_attempt: (slot.place == Place::Due).then(|| time(slot.due)),
         })
         .take_while(|detail| {
             // Names of fields and quotes come to about 100 bytes; JSON escapes may double a reply.

@@ -90,6 +90,9 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::turns::PRIORITIES;
     use super::*;
 
     #[test]
@@ -127,5 +130,28 @@ mod tests {
         }
         let order: Vec<u32> = (0..34).filter_map(|_| starved.pop()).map(|lane| lane.0).collect();
         assert_eq!(order.iter().filter(|lane| **lane >= 1_000).count(), 2, "{order:?}");
+    }
+
+    proptest! {
+        /// Of lanes that always want more, none of a class is served twice before each of them was served once.
+        #[test]
+        fn lanes_of_a_class_share_equally(
+            lanes in proptest::collection::vec(0_usize..3, 1..30),
+            turns in 1_usize..500,
+        ) {
+            let mut starved = Starved::default();
+            for (lane, class) in (0..).zip(&lanes) {
+                starved.push(LaneId(lane), PRIORITIES[*class]);
+            }
+            let mut served = vec![0_usize; lanes.len()];
+            for _ in 0..turns {
+                let lane = starved.pop().unwrap();
+                let class = lanes[lane.0 as usize];
+                served[lane.0 as usize] += 1;
+                starved.push(lane, PRIORITIES[class]);
+                let of_class = || served.iter().zip(&lanes).filter(|(_, other)| **other == class).map(|(served, _)| *served);
+                prop_assert!(of_class().max().unwrap() - of_class().min().unwrap() <= 1, "{:?}", served);
+            }
+        }
     }
 }
