@@ -12,10 +12,11 @@ use relaypool_shaping::site::{Site, best_preference};
 use relaypool_spool::{MessageKey, SliceNumber};
 
 use super::attempt::Attempt;
+use super::ip_choice::{Seeker, choose};
 use super::lane::{Lane, LaneId, pacer_time};
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
-use super::source_ip::{Seeker, SourceIp, choose};
+use super::source_ip::SourceIp;
 use super::{Dispatcher, Effect};
 use crate::ledger::{Millis, StoredRow, decode};
 use crate::resolver::{Route, RouteError};
