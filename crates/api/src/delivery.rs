@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::message::{MessageTemplate, Priority, Sender};
+use crate::message::{MessageTemplate, OnBlock, Priority, Sender};
 use crate::types::Duration;
 use crate::validation::{LONGER_THAN_ZERO, delivery as rules, text};
 
@@ -81,6 +81,9 @@ pub struct DeliverySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub ip_affinity: Option<LabelSelector>,
+    /// What happens to messages that wait for a provider which blocks their sending IP. Absent: what the pool says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_block: Option<OnBlock>,
     /// Send nothing for now; what is queued stays queued, and its validity goes on running.
     #[serde(default)]
     pub suspend: bool,

@@ -26,6 +26,7 @@ pub mod schema;
 pub mod sending_ip;
 pub mod types;
 pub mod validation;
+pub mod validity;
 
 pub use delivery::{Delivery, DeliverySpec, DeliveryStatus};
 pub use delivery_slice::{DeliverySlice, DeliverySliceSpec, DeliverySliceStatus};
@@ -36,3 +37,4 @@ pub use relay_pool::{RelayPool, RelayPoolSpec, RelayPoolStatus};
 pub use sending_ip::{SendingIp, SendingIpSpec, SendingIpStatus};
 pub use types::{Domain, Duration, EmailAddress, Mask, Rate};
 pub use validation::{Problem, Validate};
+pub use validity::{MAX_VALIDITY, effective_validity};

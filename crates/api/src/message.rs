@@ -134,13 +134,25 @@ pub struct ListUnsubscribe {
 /// Which messages leave first.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
-    /// Before all others.
+    /// First: of 21 messages or connections that all three ask for, 16.
     High,
-    /// In between.
+    /// In between: 4 of 21.
     #[default]
     Normal,
-    /// After all others.
+    /// Last, but never stopped by the others: 1 of 21.
     Low,
+}
+
+/// What happens to messages that wait for a provider which blocks their sending IP: refuses it because of its reputation or
+/// by a block list. A Delivery that does not say has what its pool says, at any time; what it says itself is fixed when it is
+/// planned.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnBlock {
+    /// They wait until the provider takes mail from the IP again, or their validity is over.
+    #[default]
+    Wait,
+    /// They leave from another sending IP of the same sender that they may use and that the provider does not block.
+    Move,
 }
 
 /// Everything a sender needs to know about a run besides its recipients, taken at planning and never changed: the content
@@ -168,6 +180,9 @@ pub struct MessageSnapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub ip_affinity: Option<LabelSelector>,
+    /// What happens to messages whose sending IP a provider blocks. Absent: what the pool says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_block: Option<OnBlock>,
     /// Stop after RCPT TO.
     #[serde(default)]
     pub test_mode: bool,

@@ -255,11 +255,12 @@ pub struct ReplyAction {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
-    /// Interval after the first temporary failure.
+    /// Interval after the first temporary failure of no special kind. Those of other failures are multiples of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = LONGER_THAN_ZERO)]
     pub first_interval: Option<Duration>,
-    /// Longest interval. Each interval is twice the one before until this is reached.
+    /// Longest interval. Each interval is twice the one before until this is reached. Only a wait that a host asks for may be
+    /// longer, up to a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = LONGER_THAN_ZERO)]
     pub max_interval: Option<Duration>,

@@ -11,6 +11,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::message::OnBlock;
 use crate::types::{Domain, Duration};
 use crate::validation::{LONGER_THAN_ZERO, relay_pool as rules, text};
 
@@ -82,6 +83,10 @@ pub struct RelayPoolSpec {
     /// refused, so that nobody can aim the pool at internal hosts.
     #[serde(default)]
     pub allow_private_destinations: bool,
+    /// What happens to messages that wait for a provider which blocks their sending IP, where their Delivery does not say. In
+    /// effect at once, for messages that wait already too.
+    #[serde(default)]
+    pub on_block: OnBlock,
     /// Intake of messages made elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intake: Option<Intake>,

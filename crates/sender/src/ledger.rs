@@ -1,6 +1,7 @@
 //! What the spool's payloads mean: rows, slice details and message states, encoded with postcard.
 //!
-//! Fields are only ever added at the end together with a new spool format version, because postcard has no field names.
+//! Fields are only ever added at the end together with a new spool format version, because postcard has no field names. What
+//! may be missing follows a record instead, as a record of its own: a program that does not know it leaves it unread.
 
 use std::collections::BTreeMap;
 
@@ -83,6 +84,40 @@ pub(crate) struct StateRecord {
     pub(crate) at: Millis,
     /// The last thing that went wrong.
     pub(crate) last: Option<Box<LastResult>>,
+    /// Follows the record, where there is something to say.
+    #[serde(skip)]
+    pub(crate) tried: Option<Box<Tried>>,
+}
+
+/// What is kept of the attempts of a message that still waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tried {
+    /// Name of the SendingIp it was last tried from.
+    pub(crate) ip: String,
+    /// When a host first put it off, of those attempts that were made from there.
+    pub(crate) first_refused: Option<Millis>,
+}
+
+impl StateRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = encode(self);
+        if let Some(tried) = &self.tried {
+            bytes.extend(encode(tried));
+        }
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
+        let damaged = |error: postcard::Error| DamagedRecord {
+            what: "message state",
+            reason: error.to_string(),
+        };
+        let (mut record, rest): (Self, _) = postcard::take_from_bytes(bytes).map_err(damaged)?;
+        if !rest.is_empty() {
+            record.tried = Some(Box::new(postcard::from_bytes(rest).map_err(damaged)?));
+        }
+        Ok(record)
+    }
 }
 
 /// The last thing that went wrong with a message.
@@ -149,7 +184,33 @@ mod tests {
 
     #[test]
     fn damage_is_an_error() {
-        assert!(decode::<StateRecord>("state", &[9, 9, 9]).is_err());
+        assert!(StateRecord::decode(&[9, 9, 9]).is_err());
+    }
+
+    #[test]
+    fn what_follows_a_state_may_be_missing() {
+        let mut record = StateRecord {
+            status: MessageStatus::Waiting,
+            attempts: 3,
+            due: 1_000,
+            at: 500,
+            last: Some(Box::new(LastResult::new("r", Some(1), None, "451 later"))),
+            tried: Some(Box::new(Tried {
+                ip: "first".to_owned(),
+                first_refused: Some(400),
+            })),
+        };
+        let bytes = record.encode();
+        assert_eq!(StateRecord::decode(&bytes).unwrap(), record);
+        assert!(StateRecord::decode(&bytes[..bytes.len() - 1]).is_err());
+        record.tried = None;
+        assert_eq!(record.encode(), encode(&record), "as it was before anything followed");
+        assert_eq!(StateRecord::decode(&record.encode()).unwrap(), record);
+        assert_eq!(
+            decode::<StateRecord>("state", &bytes).unwrap(),
+            record,
+            "an older program reads on"
+        );
     }
 
     #[test]

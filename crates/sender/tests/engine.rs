@@ -184,6 +184,13 @@ async fn a_drained_engine_keeps_the_rest_for_the_next() {
     let done = wait(&engine, "s", |counts| counts.sent == 400).await;
     assert_eq!(bench.accepted().len(), 400);
     assert_eq!(bench.simulator.books().duplicates(), []);
+    let of_domain = first.domains.iter().find(|domain| domain.domain == "slow.example");
+    assert_eq!(
+        of_domain.map(|domain| domain.sent),
+        Some(accepted),
+        "what was finished before is told by domain: {:#?}",
+        first.domains
+    );
     assert_eq!(
         first.accepted_at, done.accepted_at,
         "validity goes on counting from the first intake"

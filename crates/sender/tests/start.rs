@@ -7,6 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use relaypool_api::message::OnBlock;
 use relaypool_sender::resolver::{DestinationLimits, MxResolver};
 use relaypool_sender::{Engine, EngineConfig, PoolSettings, SenderMetrics};
 use relaypool_simulator::{Options, Simulator};
@@ -35,6 +36,7 @@ async fn no_domain_is_looked_up_before_there_is_a_sending_ip() {
             smtp_port: pool.smtp_port(),
             max_connections: 10,
             adaptive: true,
+            on_block: OnBlock::Wait,
         },
         low_space: 0,
     };

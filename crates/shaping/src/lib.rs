@@ -4,7 +4,6 @@
 //! - [`policy`]: what the MxPolicy objects say of a domain and its site, and which object says it.
 //! - [`pacer`]: grants permission to open a connection or send a message on one lane (sending IP × site).
 //! - [`retry`]: when a message is tried again.
-//! - [`validity`]: how long it is tried at all.
 //!
 //! This crate is pure: no I/O, no tasks, no clock. A moment is a [`Duration`](std::time::Duration) since an epoch of the
 //! caller's choice, the same in every call; with the Unix epoch, what is remembered stays right over a restart.
@@ -15,4 +14,3 @@ pub mod pacer;
 pub mod policy;
 pub mod retry;
 pub mod site;
-pub mod validity;

@@ -9,6 +9,9 @@ use relaypool_bounce::{Action, Category, Verdict};
 /// No interval is shorter, whatever a policy or a host says: a message must not go round in a tight loop.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// A host cannot ask for more: who asks for a week means "not at all", and the validity of a message is shorter.
+const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
+
 /// Greylisted messages keep their interval for so many attempts; a host that still refuses is not greylisting.
 const GREYLIST_ATTEMPTS: u32 = 6;
 
@@ -32,6 +35,7 @@ pub enum NextAttempt {
 }
 
 /// How the intervals of one kind of refusal run, in multiples of the first interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Course {
     first: u32,
     /// Attempts before the interval begins to double.
@@ -52,14 +56,20 @@ impl RetrySchedule {
 
     /// When a message is due after its `attempt`th counted attempt (from 1) ended in `verdict`.
     ///
-    /// - Most temporary failures: the first interval, doubling.
-    /// - Greylisting: five first intervals, steady: what is waited for is a fixed time, typically five minutes.
-    /// - A full mailbox: sixty first intervals, doubling: only its owner can empty it.
-    /// - A recipient that gets too much: fifteen, doubling. DNS trouble: five, doubling.
-    /// - A time that the host asked for is obeyed, up to the longest interval.
+    /// In multiples of the first interval, each doubling unless it says otherwise:
     ///
-    /// No interval exceeds the longest, but for jitter of up to a tenth, which keeps messages refused together from coming
-    /// back together. The jitter depends on `seed` and `attempt` alone, so give each message a seed of its own.
+    /// | what was refused | first |
+    /// |---|---|
+    /// | trouble of the host, rate limits, time-outs, nothing recognised | 1 |
+    /// | greylisting | 5, steady for six attempts: what is waited for is a fixed time, typically five minutes |
+    /// | DNS trouble, routing, broken protocol, a recipient the host cannot verify yet | 5 |
+    /// | a recipient that gets too much, TLS that does not come about | 15 |
+    /// | what a person must change: content, policy, relaying, a disabled mailbox, blocks | 30 |
+    /// | a full mailbox: only its owner can empty it | 60 |
+    ///
+    /// A time that the host asked for is obeyed, up to a day; no other interval exceeds the longest. Jitter of up to a tenth
+    /// is on top, so that messages refused together do not come back together. It depends on `seed` and `attempt` alone,
+    /// so give each message a seed of its own.
     pub fn next(&self, verdict: &Verdict, attempt: u32, seed: u64) -> NextAttempt {
         match verdict.action {
             Action::Fail => NextAttempt::Never,
@@ -71,37 +81,51 @@ impl RetrySchedule {
     fn interval(&self, verdict: &Verdict, attempt: u32, seed: u64) -> Duration {
         let course = Course::of(verdict.category);
         let (interval, not_before) = match verdict.hint.retry_after {
-            Some(asked) => (asked, true),
-            None => {
-                let doublings = attempt.saturating_sub(course.steady).min(31);
-                let factor = course.first.saturating_mul(1 << doublings);
-                (self.first.saturating_mul(factor), course.not_before)
-            }
+            Some(asked) => (asked.min(LONGEST_ASKED), true),
+            None => (self.growing(course, attempt), course.not_before),
         };
-        let interval = interval.clamp(SHORTEST, self.longest);
         let jitter = StdRng::seed_from_u64(seed.rotate_left(32) ^ u64::from(attempt)).random_range(0.0..0.1);
         let factor = if not_before { 1.0 + jitter } else { 0.95 + jitter };
         interval.mul_f64(factor).max(SHORTEST)
+    }
+
+    fn growing(&self, course: Course, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(course.steady).min(31);
+        let factor = course.first.saturating_mul(1 << doublings);
+        self.first.saturating_mul(factor).min(self.longest)
     }
 }
 
 impl Course {
     fn of(category: Category) -> Self {
+        use Category as C;
         let doubling = |first| Self {
             first,
             steady: 1,
             not_before: false,
         };
         match category {
-            Category::Greylisted => Self {
+            C::Transient | C::Timeout | C::RateLimited | C::Undetermined => doubling(1),
+            C::Greylisted => Self {
                 first: 5,
                 steady: GREYLIST_ATTEMPTS,
                 not_before: true,
             },
-            Category::MailboxFull => doubling(60),
-            Category::RecipientRateLimited => doubling(15),
-            Category::InvalidDomain => doubling(5),
-            _ => doubling(1),
+            C::InvalidDomain | C::RoutingError | C::ProtocolError | C::InvalidRecipient => doubling(5),
+            C::RecipientRateLimited | C::TlsRequired => doubling(15),
+            C::InactiveMailbox
+            | C::MessageTooLarge
+            | C::ReputationDeferral
+            | C::ReputationBlock
+            | C::MailBlock
+            | C::SpamContent
+            | C::MalwareOrAttachment
+            | C::RelayDenied
+            | C::AuthFailure
+            | C::RdnsRequired
+            | C::InvalidSender
+            | C::PolicyRejected => doubling(30),
+            C::MailboxFull => doubling(60),
         }
     }
 }
@@ -134,18 +158,23 @@ mod tests {
     #[test]
     fn intervals_follow_the_reason() {
         for (category, expected) in [
-            (Category::Transient, [MINUTE, 2 * MINUTE, 4 * MINUTE, 8 * MINUTE]),
-            (Category::Greylisted, [5 * MINUTE; 4]),
-            (Category::MailboxFull, [HOUR, 2 * HOUR, 4 * HOUR, 4 * HOUR]),
-            (
-                Category::RecipientRateLimited,
-                [15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR],
-            ),
-            (
-                Category::InvalidDomain,
-                [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE],
-            ),
+            (Category::Transient, [1, 2, 4, 8]),
+            (Category::Timeout, [1, 2, 4, 8]),
+            (Category::RateLimited, [1, 2, 4, 8]),
+            (Category::Undetermined, [1, 2, 4, 8]),
+            (Category::Greylisted, [5, 5, 5, 5]),
+            (Category::InvalidDomain, [5, 10, 20, 40]),
+            (Category::RoutingError, [5, 10, 20, 40]),
+            (Category::InvalidRecipient, [5, 10, 20, 40]),
+            (Category::RecipientRateLimited, [15, 30, 60, 120]),
+            (Category::TlsRequired, [15, 30, 60, 120]),
+            (Category::SpamContent, [30, 60, 120, 240]),
+            (Category::PolicyRejected, [30, 60, 120, 240]),
+            (Category::MailBlock, [30, 60, 120, 240]),
+            (Category::RelayDenied, [30, 60, 120, 240]),
+            (Category::MailboxFull, [60, 120, 240, 240]),
         ] {
+            let expected = expected.map(|minutes| minutes * MINUTE);
             for (attempt, nominal) in (1..).zip(expected) {
                 for seed in 0..20 {
                     let interval = seconds(schedule(), &verdict(category), attempt, seed);
@@ -179,8 +208,11 @@ mod tests {
             assert!(seconds(schedule(), &asked, 1, seed) >= 1_200.0);
             assert!(seconds(schedule(), &greylisted, 1, seed) >= 300.0);
         }
-        asked.hint.retry_after = Some(Duration::from_secs(48 * HOUR));
-        assert!(seconds(schedule(), &asked, 1, 0) <= 4.4 * HOUR as f64);
+        for (asked_for, least) in [(9 * HOUR, 9 * HOUR), (24 * HOUR, 24 * HOUR), (7 * 24 * HOUR, 24 * HOUR)] {
+            asked.hint.retry_after = Some(Duration::from_secs(asked_for));
+            let interval = seconds(schedule(), &asked, 1, 0);
+            assert!((1.0..1.1).contains(&(interval / least as f64)), "{interval}");
+        }
     }
 
     #[test]
@@ -193,6 +225,16 @@ mod tests {
         assert!(matches!(schedule().next(&dns, 1, 0), NextAttempt::After(_)));
         let domain = classify_failure(Failure::DomainNotFound);
         assert_eq!(schedule().next(&domain, 1, 0), NextAttempt::Never);
+    }
+
+    #[test]
+    fn greylisting_that_goes_on_is_something_else() {
+        let greylisted = verdict(Category::Greylisted);
+        for (attempt, minutes) in [(5, 5), (6, 5), (7, 10), (8, 20), (20, 240)] {
+            let interval = seconds(schedule(), &greylisted, attempt, 3);
+            let off = interval / (minutes * MINUTE) as f64;
+            assert!((1.0..1.1).contains(&off), "{attempt}: {interval}");
+        }
     }
 
     #[test]
@@ -225,7 +267,10 @@ mod tests {
             let mut verdict = verdict(Category::ALL[category]);
             verdict.hint.retry_after = hint.map(Duration::from_secs);
             let interval = seconds(schedule, &verdict, attempt, seed);
-            let longest = longest.max(first).max(1) as f64;
+            let longest = match hint {
+                Some(asked) => asked.clamp(1, 86_400),
+                None => longest.max(first).max(1),
+            } as f64;
             prop_assert!((1.0..=longest * 1.1 + 0.001).contains(&interval), "{}", interval);
         }
     }

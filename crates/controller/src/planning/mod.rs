@@ -20,12 +20,12 @@ use relaypool_api::delivery_slice::DeliverySliceSpec;
 use relaypool_api::message::{MessageSnapshot, SigningKeyRef};
 use relaypool_api::names::{DELIVERY_LABEL, POOL_LABEL, SENDER_LABEL, label_value};
 use relaypool_api::types::{Domain, Duration};
-use relaypool_api::{Delivery, DeliverySlice, RelayPool, SendingIp};
+use relaypool_api::{Delivery, DeliverySlice, MAX_VALIDITY, RelayPool, SendingIp};
 
 pub use dkim::{KeyChoice, choose_keys, signing_key};
 pub use recipients::{IgnoreReason, ListProblem, RecipientList};
 pub use senders::{NoSender, SenderWeight, sender_weights};
-pub use snapshot::{MAX_VALIDITY, effective_validity, spec_digest};
+pub use snapshot::spec_digest;
 pub use source::{SourceKind, SourceRef};
 pub use split::{SliceCut, cut};
 

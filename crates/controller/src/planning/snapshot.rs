@@ -5,21 +5,14 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use relaypool_api::delivery::DeliverySpec;
+use relaypool_api::effective_validity;
 use relaypool_api::message::{Attachment, MessageSnapshot, MessageTemplate, SigningKeyRef};
-use relaypool_api::types::{Domain, Duration};
+use relaypool_api::types::Domain;
 
 use super::fingerprint::Fingerprint;
 use super::recipients::RecipientList;
 use super::source::SourceRef;
 use super::{PlanInput, PlanProblem};
-
-/// The longest validity: 84 hours, three and a half days.
-pub const MAX_VALIDITY: Duration = Duration::from_secs(84 * 3_600);
-
-/// The validity in force: what the Delivery asks for, unless that is nothing or more than [`MAX_VALIDITY`].
-pub fn effective_validity(asked: Option<Duration>) -> Duration {
-    asked.map_or(MAX_VALIDITY, |asked| asked.min(MAX_VALIDITY))
-}
 
 /// Digest over everything of a Delivery that is fixed when it is planned. When it no longer fits, the spec was changed
 /// afterwards.
@@ -34,6 +27,7 @@ pub fn spec_digest(spec: &DeliverySpec) -> String {
         validity,
         priority,
         ip_affinity,
+        on_block,
         test_mode,
         run_id,
         // What these say applies at any time.
@@ -49,8 +43,10 @@ pub fn spec_digest(spec: &DeliverySpec) -> String {
         (pool, sender, message, recipients, relay),
         (schedule, validity, priority, ip_affinity, test_mode, run_id),
     );
+    // Added only where it is set, so that Deliveries planned before there was such a field keep their digest.
+    let added_later = on_block.map_or(Ok(()), |on_block| digest.add(&("onBlock", on_block)));
     // Values of the API are JSON: they came in as it.
-    match digest.add(&fixed) {
+    match added_later.and_then(|()| digest.add(&fixed)) {
         Ok(()) => digest.finish(),
         Err(_) => String::new(),
     }
@@ -74,6 +70,7 @@ pub(super) fn message_snapshot(input: &PlanInput<'_>, slices: u32) -> Result<Mes
         validity: effective_validity(spec.validity),
         priority: spec.priority,
         ip_affinity: spec.ip_affinity.clone(),
+        on_block: spec.on_block,
         test_mode: spec.test_mode,
         start_at: spec.schedule.as_ref().and_then(|schedule| schedule.start_at.clone()),
         fingerprint: String::new(),
@@ -137,22 +134,4 @@ fn resolved(attachment: &Attachment, contents: &BTreeMap<SourceRef, Vec<u8>>) ->
         secret_key_ref: None,
         ..attachment.clone()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn validity_is_at_most_84_hours() {
-        for (asked, effective) in [
-            (None, "84h"),
-            (Some("5d"), "84h"),
-            (Some("84h"), "84h"),
-            (Some("1h"), "1h"),
-        ] {
-            let asked = asked.map(|text| text.parse().unwrap());
-            assert_eq!(effective_validity(asked).to_string(), effective);
-        }
-    }
 }

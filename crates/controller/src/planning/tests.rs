@@ -179,6 +179,8 @@ fn only_what_is_fixed_at_planning_is_in_the_spec_digest() {
     for fixed in [
         json!({ "priority": "High" }),
         json!({ "testMode": true }),
+        json!({ "onBlock": "Wait" }),
+        json!({ "onBlock": "Move" }),
         json!({ "sender": { "address": "x@example.com" } }),
     ] {
         assert_ne!(digest(fixed.clone()), base, "{fixed}");

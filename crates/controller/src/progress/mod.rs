@@ -14,10 +14,10 @@ use relaypool_api::delivery::{DeliveryPhase, Plan, Speed};
 use relaypool_api::delivery_slice::SlicePhase;
 use relaypool_api::not_in_effect::{NotInEffect as _, Surroundings, notice};
 use relaypool_api::progress::Tally;
-use relaypool_api::{Delivery, DeliveryStatus};
+use relaypool_api::{Delivery, DeliveryStatus, MAX_VALIDITY, effective_validity};
 
 use crate::conditions::Conditions;
-use crate::planning::{MAX_VALIDITY, RecipientList, SPEC_DIGEST_ANNOTATION, effective_validity, spec_digest};
+use crate::planning::{RecipientList, SPEC_DIGEST_ANNOTATION, spec_digest};
 
 pub use slice_view::{MAX_LISTED_MESSAGES, RowHead, Rows, RunView, SliceView, SliceViewSpec};
 pub use speed::{SpeedMeter, Totals};

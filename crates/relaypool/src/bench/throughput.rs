@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use relaypool_api::delivery::Recipient;
 use relaypool_api::delivery_slice::{MAX_SLICE_ROWS, SliceRow};
 use relaypool_api::dkim_key::DkimAlgorithm;
+use relaypool_api::message::OnBlock;
 use relaypool_api::message::{MessageSnapshot, SigningKeyRef};
 use relaypool_api::names::signing_key_entry;
 use relaypool_message::dkim::{SigningKey, generate};
@@ -175,6 +176,7 @@ impl Throughput {
             smtp_port: sink.host().port(),
             max_connections: 1_000,
             adaptive: true,
+            on_block: OnBlock::Wait,
         };
         let config = EngineConfig {
             spool: folder.join("spool"),

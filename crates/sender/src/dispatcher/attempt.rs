@@ -5,7 +5,6 @@ use std::time::Duration;
 use relaypool_api::reply::{Phase, Reply};
 use relaypool_bounce::{Action, Failure, Reading, Verdict, classify, classify_failure};
 use relaypool_shaping::pacer::Sent;
-use relaypool_shaping::retry::NextAttempt;
 use relaypool_spool::{Batch, Commit, MessageKey, SliceNumber};
 use tokio::sync::oneshot;
 
@@ -14,12 +13,9 @@ use super::lane::{Assignment, LaneId, LastRefusal, SessionId, pacer_time};
 use super::run::{RunId, RunState};
 use super::slice::Place;
 use super::timers::Timer;
-use crate::ledger::{LastResult, MessageStatus, Millis, encode};
+use crate::ledger::{LastResult, MessageStatus, Millis};
 use crate::metrics::Outcome;
 use crate::resolver::RouteError;
-
-/// When a message whose path is at fault is tried again, where nothing holds it.
-const UNHELD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What an attempt to send a message came to.
 #[derive(Debug)]
@@ -46,9 +42,12 @@ pub(crate) struct AttemptReport {
 }
 
 /// What follows for a message.
-enum Decision {
+pub(super) enum Decision {
     End(MessageStatus),
+    /// The attempt is counted.
     RetryAt(Millis),
+    /// The attempt is not counted: the path was refused, not the message.
+    WaitUntil(Millis),
     /// The path is at fault, not the message: it waits in its lane.
     Hold,
 }
@@ -76,6 +75,17 @@ impl Attempt {
             Self::Accepted | Self::Ignored { .. } => None,
             Self::Refused { phase, reply } => Some(classify(&Reading::new(*phase, reply))),
             Self::Failed { failure, .. } => Some(classify_failure(*failure)),
+        }
+    }
+
+    /// Whether a receiving host has seen the attempt.
+    pub(crate) fn met_a_host(&self) -> bool {
+        match self {
+            Self::Accepted | Self::Refused { .. } => true,
+            Self::Failed { failure, .. } => classify_failure(*failure)
+                .phase
+                .is_some_and(|phase| phase != Phase::Connect),
+            Self::Ignored { .. } => false,
         }
     }
 
@@ -124,7 +134,13 @@ impl Dispatcher {
     ) -> Option<Commit> {
         let verdict = attempt.verdict();
         self.tell_lane(lane, sent, attempt, verdict.as_ref(), now);
-        let decision = self.decision(key, lane, attempt, verdict.as_ref(), now);
+        let decision = self.decision(key, lane, sent, attempt, verdict.as_ref(), now);
+        if let Some(lane) = lane {
+            self.path_changed(lane, attempt, verdict.as_ref(), now);
+            if matches!(attempt, Attempt::Accepted) {
+                self.release_deferred(lane, now);
+            }
+        }
         self.count(key, attempt, verdict.as_ref(), &decision);
         let slot = self.slot_mut(key)?;
         if slot.status != MessageStatus::Waiting {
@@ -137,23 +153,34 @@ impl Dispatcher {
             Decision::End(status) => return Some(self.end(key, status, now)),
             Decision::RetryAt(due) => {
                 slot.attempts = slot.attempts.saturating_add(1);
-                slot.due = due;
-                slot.place = Place::Due;
-                self.timers.set(due, Timer::Due(key));
+                self.wait_until(key, due);
             }
-            Decision::Hold => {
-                slot.place = Place::Unrouted;
-                self.unrouted.push_back(key);
+            Decision::WaitUntil(due) => self.wait_until(key, due),
+            Decision::Hold => self.requeue(key),
+        }
+        if let (Some(lane), Some(verdict)) = (lane, &verdict) {
+            self.remember_attempt(key, lane, attempt, verdict, now);
+            if matches!(decision, Decision::RetryAt(_)) {
+                self.defer(key, lane, verdict, now);
             }
         }
         self.mark_dirty(key.slice);
         Some(self.record(key, now))
     }
 
+    fn wait_until(&mut self, key: MessageKey, due: Millis) {
+        if let Some(slot) = self.slot_mut(key) {
+            slot.due = due;
+            slot.place = Place::Due;
+            self.timers.set(due, Timer::Due(key));
+        }
+    }
+
     fn decision(
         &self,
         key: MessageKey,
         lane: Option<LaneId>,
+        sent: Option<Sent>,
         attempt: &Attempt,
         verdict: Option<&Verdict>,
         now: Millis,
@@ -176,31 +203,7 @@ impl Dispatcher {
         if now >= slice.expires_at {
             return Decision::End(MessageStatus::Failed);
         }
-        let slot = &slice.slots[key.index as usize];
-        let retry = match lane {
-            Some(lane) => self.lanes[lane.0 as usize].policy.retry(),
-            None => self.retry_without_route(slot),
-        };
-        match retry.next(verdict, u32::from(slot.attempts) + 1, seed(key, slot.attempts)) {
-            NextAttempt::Never => Decision::End(MessageStatus::Failed),
-            NextAttempt::After(interval) => Decision::RetryAt(now + millis(interval)),
-            NextAttempt::WithLane => self.hold_or_retry(lane, now),
-        }
-    }
-
-    /// A message waits in its lane only if the lane really stops: otherwise it would come back at once.
-    fn hold_or_retry(&self, lane: Option<LaneId>, now: Millis) -> Decision {
-        let is_suspended = |lane: LaneId| {
-            self.lanes[lane.0 as usize]
-                .pacer
-                .suspended_until(pacer_time(now))
-                .is_some()
-        };
-        if lane.is_some_and(is_suspended) {
-            Decision::Hold
-        } else {
-            Decision::RetryAt(now + millis(UNHELD_INTERVAL))
-        }
+        self.next_attempt(key, lane, sent, verdict, now)
     }
 
     fn tell_lane(
@@ -239,7 +242,7 @@ impl Dispatcher {
             Decision::End(MessageStatus::Failed) => Outcome::Failed,
             Decision::End(MessageStatus::Canceled) => Outcome::Canceled,
             Decision::End(_) => Outcome::Ignored,
-            Decision::RetryAt(_) | Decision::Hold => Outcome::Deferred,
+            Decision::RetryAt(_) | Decision::WaitUntil(_) | Decision::Hold => Outcome::Deferred,
         };
         self.metrics
             .count_attempt(outcome, verdict.map(|verdict| verdict.category));
@@ -270,6 +273,7 @@ impl Dispatcher {
         slot.status = status;
         slot.place = Place::Done;
         slot.due = 0;
+        slot.tried = None;
         if status == MessageStatus::Sent {
             // A soft bounce that a later attempt healed is no reason any more.
             slot.last = None;
@@ -294,7 +298,7 @@ impl Dispatcher {
             .get(&key.slice)
             .and_then(|slice| slice.slots.get(key.index as usize))
         {
-            batch.set_state(key, encode(&slot.record(now)));
+            batch.set_state(key, slot.record(now).encode());
         }
         self.spool.submit_now(batch)
     }
@@ -338,7 +342,7 @@ impl Dispatcher {
             if let (None, Some(reason)) = (&slot.last, default_reason) {
                 slot.last = Some(Box::new(LastResult::new("Not defined", Some(1), None, reason)));
             }
-            batch.set_state(key, encode(&slot.record(now)));
+            batch.set_state(key, slot.record(now).encode());
             self.metrics.count_attempt(
                 if status == MessageStatus::Failed {
                     Outcome::Expired
@@ -373,17 +377,4 @@ fn last_result(attempt: &Attempt, verdict: Option<&Verdict>) -> Option<LastResul
             _ => None,
         },
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 2)
-}
-
-/// Differs between messages and between the attempts of one, and is the same whenever it is computed again.
-fn seed(key: MessageKey, attempts: u16) -> u64 {
-    key.slice
-        .get()
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(u64::from(key.index) << 16)
-        .wrapping_add(u64::from(attempts))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relaypool_api::delivery_slice::SliceRow;
+use relaypool_api::effective_validity;
 use relaypool_api::message::MessageSnapshot;
 use relaypool_message::TemplateError;
 use relaypool_spool::{Batch, Commit, ContentId, MessageKey, NewSlice, ReadError, SliceNumber, SliceRecord};
@@ -154,7 +155,7 @@ impl Dispatcher {
         let mut last_change = 0;
         for state in self.spool.states(record.number)? {
             let (key, bytes) = state?;
-            let state: StateRecord = decode("message state", &bytes)?;
+            let state = StateRecord::decode(&bytes)?;
             last_change = last_change.max(state.at);
             if let Some(slot) = slots.get_mut(key.index as usize) {
                 *slot = Slot::recovered(state);
@@ -193,7 +194,7 @@ impl Dispatcher {
         slots: Vec<Slot>,
         now: Millis,
     ) {
-        let validity: Duration = self.run(run).content.snapshot.validity.into();
+        let validity: Duration = effective_validity(Some(self.run(run).content.snapshot.validity)).into();
         let expires_at = accepted_at + Millis::try_from(validity.as_millis()).unwrap_or(Millis::MAX / 2);
         let unfinished = slots
             .iter()
@@ -203,7 +204,7 @@ impl Dispatcher {
         for (index, slot) in (0_u32..).zip(&slots) {
             let key = MessageKey { slice: number, index };
             match slot.place {
-                Place::Unrouted => self.unrouted.push_back(key),
+                Place::Unrouted => self.await_routing(run, key),
                 Place::Due => self.timers.set(slot.due, Timer::Due(key)),
                 _ => {}
             }

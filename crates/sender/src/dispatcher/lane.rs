@@ -14,10 +14,12 @@ use relaypool_shaping::policy::EffectivePolicy;
 use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
 
+use super::deferred::Deferred;
 use super::lane_queue::LaneQueue;
 use super::meter::Meter;
+use super::path_state::Trouble;
 use super::run::{Hold, RunContent, RunId, Signing};
-use super::slice::Place;
+use super::slice::{DomainId, Place};
 use super::timers::Timer;
 use super::{Dispatcher, Effect, dismiss};
 use crate::connect::same_family;
@@ -52,6 +54,10 @@ pub(crate) struct Lane {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
     pub(crate) last_refusal: Option<LastRefusal>,
+    /// Messages that wait for a time of their own and may be released before.
+    pub(crate) deferred: Deferred,
+    /// What is wrong with the path.
+    pub(crate) trouble: Option<Trouble>,
 }
 
 /// The last thing a site refused on a lane.
@@ -128,6 +134,8 @@ impl Lane {
             sent: 0,
             failed: 0,
             last_refusal: None,
+            deferred: Deferred::default(),
+            trouble: None,
         }
     }
 
@@ -161,10 +169,13 @@ pub(crate) fn pacer_time(now: Millis) -> Duration {
 
 impl Dispatcher {
     /// Puts a message into a lane's queue and lets the lane work.
-    pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, key: MessageKey, now: Millis) {
+    pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
         let priority: Priority = self.run(run).content.snapshot.priority;
         self.set_place(key, Place::Lane);
-        self.lane_mut(lane).queue.push(priority, run, key);
+        if let Some(first_refused) = self.first_refused(key, lane) {
+            self.lane_mut(lane).deferred.remove(first_refused, key);
+        }
+        self.lane_mut(lane).queue.push(priority, run, domain, key);
         self.work(lane, now);
     }
 
@@ -197,6 +208,7 @@ impl Dispatcher {
             else {
                 continue;
             };
+            self.starved.session_busy(session);
             if waiting.is_closed() {
                 continue;
             }
@@ -213,13 +225,12 @@ impl Dispatcher {
 
     fn open_sessions_for(&mut self, lane: LaneId, now: Millis) {
         while !self.lane_mut(lane).queue.is_empty() {
-            if self.sessions.len() >= self.settings.max_connections {
-                self.starved.push_back(lane);
-                return;
-            }
             let open = self.lane_mut(lane).pacer.may_open(pacer_time(now));
             if !self.granted(lane, open) || !self.may_send(lane, now) {
                 return;
+            }
+            if self.sessions.len() >= self.settings.max_connections {
+                return self.starve(lane);
             }
             let Some(assignment) = self.next_message(lane, now) else {
                 return;
@@ -377,6 +388,7 @@ impl Dispatcher {
 
     fn tell_pacer_of_sending(&mut self, lane: LaneId, key: MessageKey, new_connection: bool, now: Millis) -> Sent {
         let attempts = self.slot_mut(key).map_or(0, |slot| slot.attempts);
+        let first_refused = self.first_refused(key, lane).map(pacer_time);
         let lane = self.lane_mut(lane);
         if new_connection {
             lane.open += 1;
@@ -385,16 +397,20 @@ impl Dispatcher {
         let sending = Sending {
             new_connection,
             attempt: u32::from(attempts) + 1,
-            first_refused: None,
+            first_refused,
         };
         lane.pacer.sent(pacer_time(now), sending)
     }
 
     fn wait_for_work(&mut self, id: SessionId, waiting: oneshot::Sender<Option<Assignment>>) {
+        if !self.starved.is_empty() {
+            return dismiss(waiting);
+        }
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
         session.waiting = Some(waiting);
+        self.starved.session_idle(id);
         let lane = session.lane;
         self.lane_mut(lane).idle.push_back(id);
     }
@@ -418,7 +434,7 @@ impl Dispatcher {
     }
 
     /// Whether a session should end rather than go on: it has carried its share, its settings changed, its IP is
-    /// suspended or gone, or there are more sessions than there may be.
+    /// suspended or gone, there are more sessions than there may be, or other lanes have none.
     fn is_out_of_date(&self, id: SessionId) -> bool {
         let session = &self.sessions[&id];
         let (lane, given) = (session.lane, session.given);
@@ -430,6 +446,7 @@ impl Dispatcher {
             || session.settings.ehlo_name != ip.ehlo_name
             || session.settings.policy.session_settings_differ(&lane.policy)
             || lane.open > lane.pacer.connection_limit() as usize
+            || self.makes_room(given)
     }
 
     /// A session is over. What it still held goes back to the lane.
@@ -443,6 +460,7 @@ impl Dispatcher {
             return;
         };
         self.metrics.connections.dec();
+        self.starved.session_busy(id);
         let lane = session.lane;
         {
             let lane = self.lane_mut(lane);
@@ -453,10 +471,8 @@ impl Dispatcher {
         if let Some(key) = session.flying.filter(|key| self.is_at(*key, Place::Flying)) {
             self.requeue(key);
         }
+        self.serve_starved(now);
         self.work(lane, now);
-        if let Some(starved) = self.starved.pop_front() {
-            self.work(starved, now);
-        }
     }
 
     pub(crate) fn lane_mut(&mut self, lane: LaneId) -> &mut Lane {

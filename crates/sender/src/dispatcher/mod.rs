@@ -10,21 +10,32 @@
 //! ```
 
 mod attempt;
+#[cfg(test)]
+mod attempt_tests;
+mod deferred;
 mod intake;
+mod ip_choice;
 mod lane;
 mod lane_queue;
 mod meter;
+mod next_attempt;
+mod path_state;
 mod report;
 mod routing;
 mod run;
 mod slice;
 mod source_ip;
+mod starved;
+#[cfg(test)]
+mod test_bed;
 mod timers;
+mod turns;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use relaypool_api::Domain;
+use relaypool_api::message::OnBlock;
 use relaypool_api::relay_pool::{PoolMode, RelayPoolSpec};
 use relaypool_shaping::pacer::PacerLimits;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
@@ -43,11 +54,13 @@ pub use source_ip::SourceIp;
 use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
 use lane::Lane;
+use lane_queue::LaneQueue;
 use meter::Meter;
 use routing::DomainEntry;
 use run::{Run, RunId};
 pub(crate) use slice::DomainId;
 use slice::{Place, Slice};
+use starved::Starved;
 use timers::{Timer, Timers};
 
 /// Something to be done outside the dispatcher.
@@ -74,6 +87,8 @@ pub struct PoolSettings {
     pub max_connections: usize,
     /// Whether lanes learn from replies; otherwise only the limits of policies hold.
     pub adaptive: bool,
+    /// What happens to messages whose sending IP a provider blocks, where their Delivery does not say.
+    pub on_block: OnBlock,
 }
 
 /// Connections of a sender where nothing else is said: far below the file descriptors that containers commonly have.
@@ -87,6 +102,7 @@ impl PoolSettings {
             smtp_port: pool.smtp_port,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             adaptive: pool.mode == PoolMode::Adaptive,
+            on_block: pool.on_block,
         }
     }
 }
@@ -107,14 +123,16 @@ pub(crate) struct Dispatcher {
     domains: Vec<DomainEntry>,
     domain_ids: HashMap<Domain, DomainId>,
     lanes: Vec<Lane>,
-    lane_ids: HashMap<(String, String), LaneId>,
+    /// By site and IP.
+    lane_ids: HashMap<String, BTreeMap<String, LaneId>>,
     sessions: HashMap<SessionId, lane::Session>,
     next_session: u64,
     timers: Timers,
-    /// Messages that wait to be routed, in the order they came.
-    unrouted: VecDeque<MessageKey>,
+    /// Messages that wait to be routed. They take turns like those in a lane: routing reads every row, and what is urgent must
+    /// not wait until that is done for all of a large delivery.
+    unrouted: LaneQueue,
     /// Lanes whose connections wait for the sender's own limit.
-    starved: VecDeque<LaneId>,
+    starved: Starved,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -142,8 +160,8 @@ impl Dispatcher {
             sessions: HashMap::new(),
             next_session: 0,
             timers: Timers::default(),
-            unrouted: VecDeque::new(),
-            starved: VecDeque::new(),
+            unrouted: LaneQueue::default(),
+            starved: Starved::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),
@@ -176,7 +194,7 @@ impl Dispatcher {
             }
         }
         for _ in 0..ROUTED_AT_ONCE {
-            let Some(key) = self.unrouted.pop_front() else { break };
+            let Some((_, key)) = self.unrouted.pop() else { break };
             self.route(key, now);
         }
     }
@@ -201,7 +219,12 @@ impl Dispatcher {
     /// Replaces the settings. A change of mode acts on all lanes at once; queues stay as they are.
     pub(crate) fn set_settings(&mut self, settings: PoolSettings, now: Millis) {
         let mode_changes = settings.adaptive != self.settings.adaptive;
+        let move_changes = settings.on_block != self.settings.on_block;
         self.settings = settings;
+        self.serve_starved(now);
+        if move_changes {
+            self.move_all_blocked(now);
+        }
         if mode_changes {
             for index in 0..self.lanes.len() {
                 let limits = self.pacer_limits(&self.lanes[index].policy);
@@ -234,6 +257,7 @@ impl Dispatcher {
         self.draining = true;
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in sessions {
+            self.starved.session_busy(session);
             if let Some(waiting) = self
                 .sessions
                 .get_mut(&session)
@@ -275,8 +299,17 @@ impl Dispatcher {
 
     /// Puts a message to the end of those that wait to be routed.
     fn requeue(&mut self, key: MessageKey) {
+        let Some(run) = self.slices.get(&key.slice).map(|slice| slice.run) else {
+            return;
+        };
         self.set_place(key, Place::Unrouted);
-        self.unrouted.push_back(key);
+        self.await_routing(run, key);
+    }
+
+    fn await_routing(&mut self, run: RunId, key: MessageKey) {
+        let priority = self.run(run).content.snapshot.priority;
+        // The domain may not be known before the row is read, and does not matter before there is a lane.
+        self.unrouted.push(priority, run, DomainId(0), key);
     }
 
     fn message_due(&mut self, key: MessageKey, now: Millis) {

@@ -13,7 +13,7 @@ use relaypool_spool::SliceNumber;
 use super::Dispatcher;
 use super::lane::{Lane, pacer_time};
 use super::run::Signing;
-use super::slice::{DomainId, Slice, Slot};
+use super::slice::{DomainId, Place, Slice, Slot};
 use crate::ledger::{MessageStatus, Millis};
 
 /// Most bytes of message details in one status, as JSON: the whole status stays below 64 KB.
@@ -70,7 +70,11 @@ pub struct SenderReport {
 
 impl Dispatcher {
     /// Reports on every slice.
-    pub(crate) fn all_slice_reports(&self, now: Millis) -> Vec<SliceReport> {
+    pub(crate) fn all_slice_reports(&mut self, now: Millis) -> Vec<SliceReport> {
+        let numbers: Vec<SliceNumber> = self.slices.keys().copied().collect();
+        for number in numbers {
+            self.learn_domains(number);
+        }
         self.slices
             .values()
             .map(|slice| self.slice_report(slice, now))
@@ -98,6 +102,7 @@ impl Dispatcher {
     }
 
     fn report_on(&mut self, number: SliceNumber, now: Millis) -> SliceReport {
+        self.learn_domains(number);
         let report = self.slice_report(&self.slices[&number], now);
         if let Some(slice) = self.slices.get_mut(&number) {
             slice.dirty = false;
@@ -306,7 +311,7 @@ fn details(slots: &[Slot]) -> Vec<MessageDetail> {
                 .as_ref()
                 .map(|last| last.reply.clone())
                 .filter(|reply| !reply.is_empty()),
-            next_attempt: (slot.due > 0).then(|| time(slot.due)),
+            next_attempt: (slot.place == Place::Due).then(|| time(slot.due)),
         })
         .take_while(|detail| {
             // Names of fields and quotes come to about 100 bytes; JSON escapes may double a reply.

@@ -9,15 +9,16 @@ use relaypool_shaping::pacer::Pacer;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_shaping::retry::RetrySchedule;
 use relaypool_shaping::site::{Site, best_preference};
-use relaypool_spool::MessageKey;
+use relaypool_spool::{MessageKey, SliceNumber};
 
 use super::attempt::Attempt;
+use super::ip_choice::{Seeker, choose};
 use super::lane::{Lane, LaneId, pacer_time};
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
-use super::source_ip::{SourceIp, choose};
+use super::source_ip::SourceIp;
 use super::{Dispatcher, Effect};
-use crate::ledger::Millis;
+use crate::ledger::{Millis, StoredRow, decode};
 use crate::resolver::{Route, RouteError};
 
 /// A recipient domain.
@@ -64,7 +65,7 @@ impl Dispatcher {
         match &self.domains[domain.0 as usize].route {
             RouteState::Known(known) if known.route.valid_until > Instant::now() => {
                 let known = known.clone();
-                self.route_by(&known, run, key, now);
+                self.route_by(&known, run, domain, key, now);
             }
             RouteState::LookingUp => self.wait_for_route(domain, key),
             RouteState::Unknown | RouteState::Known(_) => {
@@ -139,32 +140,48 @@ impl Dispatcher {
                 self.empty_lane(lane);
             }
         }
+        self.move_all_blocked(now);
         for index in 0..self.runs.len() {
             self.release_parked(RunId(u32::try_from(index).expect("runs are fewer than 2^32")));
         }
     }
 
     fn empty_lane(&mut self, lane: LaneId) {
-        for key in self.lane_mut(lane).queue.drain() {
+        for (_, key) in self.lane_mut(lane).queue.drain() {
             if self.is_at(key, Place::Lane) {
                 self.requeue(key);
             }
         }
     }
 
-    fn route_by(&mut self, known: &KnownRoute, run: RunId, key: MessageKey, now: Millis) {
-        let affinity = self.run(run).content.snapshot.ip_affinity.as_ref();
-        let Some(ip) = choose(self.ips.values(), affinity, &known.route, key).map(|ip| ip.name.clone()) else {
+    fn route_by(&mut self, known: &KnownRoute, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
+        let content = Arc::clone(&self.run(run).content);
+        let tried = self.slot_mut(key).and_then(|slot| slot.tried.take());
+        let seeker = Seeker {
+            key,
+            affinity: content.snapshot.ip_affinity.as_ref(),
+            tried: tried.as_ref().map(|tried| tried.ip.as_str()),
+            moves: self.moves_when_blocked(run),
+        };
+        let path = |ip: &SourceIp| self.path_state(&ip.name, &known.lane_name, now);
+        let chosen = choose(self.ips.values(), &seeker, &known.route, path).map(|ip| ip.name.clone());
+        if let Some(slot) = self.slot_mut(key) {
+            slot.tried = tried;
+        }
+        let Some(ip) = chosen else {
             return self.park(run, key, &Hold::NoSendingIp);
         };
-        let lane = self.lane_for(ip, known);
-        self.enqueue(lane, run, key, now);
+        let lane = self.lane_for(&ip, known);
+        self.enqueue(lane, run, domain, key, now);
     }
 
-    fn lane_for(&mut self, ip: String, known: &KnownRoute) -> LaneId {
-        let name = (ip, known.lane_name.clone());
-        if let Some(id) = self.lane_ids.get(&name) {
-            let id = *id;
+    /// The lane of an IP and a site, if there has been one.
+    pub(crate) fn lane_id(&self, ip: &str, site: &str) -> Option<LaneId> {
+        self.lane_ids.get(site)?.get(ip).copied()
+    }
+
+    fn lane_for(&mut self, ip: &str, known: &KnownRoute) -> LaneId {
+        if let Some(id) = self.lane_id(ip, &known.lane_name) {
             // The freshest look-up serves the whole lane.
             self.lane_mut(id).route = Arc::clone(&known.route);
             return id;
@@ -172,14 +189,15 @@ impl Dispatcher {
         let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
         let pacer = Pacer::new(self.pacer_limits(&known.policy));
         let lane = Lane::new(
-            name.0.clone(),
-            name.1.clone(),
+            ip.to_owned(),
+            known.lane_name.clone(),
             pacer,
             Arc::clone(&known.policy),
             Arc::clone(&known.route),
         );
         self.lanes.push(lane);
-        self.lane_ids.insert(name, id);
+        let of_site = self.lane_ids.entry(known.lane_name.clone()).or_default();
+        of_site.insert(ip.to_owned(), id);
         id
     }
 
@@ -236,6 +254,33 @@ impl Dispatcher {
             slot.set_domain(domain);
         }
         Ok(domain)
+    }
+
+    /// Finds the domains of messages that came to their end without being routed by this process: before it started, or
+    /// before their turn. All rows of the slice are read in one go, and only where such a message is.
+    pub(crate) fn learn_domains(&mut self, number: SliceNumber) {
+        let is_unknown = |slot: &Slot| slot.place == Place::Done && slot.domain().is_none();
+        let Some(slice) = self.slices.get(&number) else { return };
+        if !slice.slots.iter().any(is_unknown) {
+            return;
+        }
+        let rows = match self.spool.rows(number) {
+            Ok(rows) => rows,
+            Err(error) => return tracing::warn!(slice = %slice.name, error = %error, "cannot read the rows"),
+        };
+        for (key, bytes) in rows.flatten() {
+            if !self.slot_mut(key).is_some_and(|slot| is_unknown(slot)) {
+                continue;
+            }
+            // What cannot be read or is no address has no domain: it stays among the others.
+            let address = decode::<StoredRow>("row", &bytes).map(|row| row.address.parse::<EmailAddress>());
+            if let Ok(Ok(address)) = address {
+                let domain = self.domain_id(address.domain());
+                if let Some(slot) = self.slot_mut(key) {
+                    slot.set_domain(domain);
+                }
+            }
+        }
     }
 
     fn domain_id(&mut self, name: &Domain) -> DomainId {

@@ -7,7 +7,7 @@ use relaypool_spool::SliceNumber;
 
 use super::meter::Meter;
 use super::run::RunId;
-use crate::ledger::{LastResult, MessageStatus, Millis, StateRecord};
+use crate::ledger::{LastResult, MessageStatus, Millis, StateRecord, Tried};
 
 /// No domain is known yet.
 const NO_DOMAIN: u32 = u32::MAX;
@@ -44,6 +44,8 @@ pub(crate) struct Slot {
     domain: u32,
     pub(crate) due: Millis,
     pub(crate) last: Option<Box<LastResult>>,
+    /// None before the first attempt that reached a host, and at the end.
+    pub(crate) tried: Option<Box<Tried>>,
 }
 
 impl Slot {
@@ -55,6 +57,7 @@ impl Slot {
             domain: NO_DOMAIN,
             due: 0,
             last: None,
+            tried: None,
         }
     }
 
@@ -71,6 +74,7 @@ impl Slot {
             domain: NO_DOMAIN,
             due: record.due,
             last: record.last,
+            tried: record.tried,
         }
     }
 
@@ -89,7 +93,16 @@ impl Slot {
             due: self.due,
             at,
             last: self.last.clone(),
+            tried: self.tried.clone(),
         }
+    }
+
+    /// When it was first refused, of the attempts from this IP.
+    pub(crate) fn first_refused(&self, ip: &str) -> Option<Millis> {
+        self.tried
+            .as_ref()
+            .filter(|tried| tried.ip == ip)
+            .and_then(|tried| tried.first_refused)
     }
 }
 

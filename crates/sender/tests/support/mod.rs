@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use relaypool_api::MxPolicySpec;
 use relaypool_api::delivery::Counts;
 use relaypool_api::delivery_slice::{DeliverySliceStatus, SliceRow};
-use relaypool_api::message::MessageSnapshot;
+use relaypool_api::message::{MessageSnapshot, OnBlock};
 use relaypool_sender::resolver::{DestinationLimits, MxResolver};
 use relaypool_sender::{Engine, EngineConfig, NewSlice, PoolSettings, SenderMetrics, SourceIp};
 use relaypool_shaping::policy::PolicySet;
@@ -56,15 +56,9 @@ pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bo
         limits,
     )
     .unwrap();
-    let settings = PoolSettings {
-        pool: "pool".into(),
-        smtp_port: simulator.smtp_port(),
-        max_connections: 1_000,
-        adaptive: true,
-    };
     let config = EngineConfig {
         spool: folder.join("spool"),
-        settings,
+        settings: settings(simulator),
         low_space: 0,
     };
     let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
@@ -78,6 +72,16 @@ pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bo
         .unwrap();
     engine.set_ips(vec![source_ip("first", "127.0.0.1")]).await.unwrap();
     engine
+}
+
+pub fn settings(simulator: &Simulator) -> PoolSettings {
+    PoolSettings {
+        pool: "pool".into(),
+        smtp_port: simulator.smtp_port(),
+        max_connections: 1_000,
+        adaptive: true,
+        on_block: OnBlock::Wait,
+    }
 }
 
 pub fn policies<const N: usize>(policies: [(&str, Value); N]) -> PolicySet {
