@@ -177,7 +177,7 @@ impl Dispatcher {
     }
 
     fn decision(
-        &self,
+        &mut self,
         key: MessageKey,
         lane: Option<LaneId>,
         sent: Option<Sent>,

@@ -22,7 +22,7 @@ impl Dispatcher {
     /// What follows for a message that may come again: up to the pacer of its lane, which was told of the verdict; without a
     /// lane, up to the policies of its domain.
     pub(super) fn next_attempt(
-        &self,
+        &mut self,
         key: MessageKey,
         lane: Option<LaneId>,
         sent: Option<Sent>,
@@ -33,7 +33,7 @@ impl Dispatcher {
         let (number, seed) = (u32::from(slot.attempts) + 1, seed(key, slot.attempts));
         let next = match (lane, sent) {
             (Some(lane), Some(sent)) => {
-                let lane = &self.lanes[lane.0 as usize];
+                let lane = self.lane_mut(lane);
                 let schedule = lane.policy.retry();
                 lane.pacer.next_attempt(pacer_time(now), sent, verdict, &schedule, seed)
             }
