@@ -9,6 +9,9 @@ use relaypool_bounce::{Action, Category, Verdict};
 /// No interval is shorter, whatever a policy or a host says: a message must not go round in a tight loop.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// Far beyond what any message is kept for; longer times are not lengthened, as that could overflow.
+const LONGEST_SPREAD: Duration = Duration::from_secs(365 * 86_400);
+
 /// Greylisted messages keep their interval for so many attempts; a host that still refuses is not greylisting.
 const GREYLIST_ATTEMPTS: u32 = 6;
 
@@ -79,10 +82,20 @@ impl RetrySchedule {
             }
         };
         let interval = interval.clamp(SHORTEST, self.longest);
-        let jitter = StdRng::seed_from_u64(seed.rotate_left(32) ^ u64::from(attempt)).random_range(0.0..0.1);
-        let factor = if not_before { 1.0 + jitter } else { 0.95 + jitter };
+        let factor = if not_before { 1.0 } else { 0.95 } + jitter(attempt, seed);
         interval.mul_f64(factor).max(SHORTEST)
     }
+}
+
+/// A time that a user set, lengthened by up to a tenth so that messages refused together do not come back together. The
+/// schedule's longest interval does not bound it.
+pub fn spread(time: Duration, attempt: u32, seed: u64) -> Duration {
+    let longer = time.min(LONGEST_SPREAD).mul_f64(1.0 + jitter(attempt, seed));
+    longer.max(time).max(SHORTEST)
+}
+
+fn jitter(attempt: u32, seed: u64) -> f64 {
+    StdRng::seed_from_u64(seed.rotate_left(32) ^ u64::from(attempt)).random_range(0.0..0.1)
 }
 
 impl Course {

@@ -175,13 +175,13 @@ fn reply_rules_come_in_order_of_precedence() {
     let rules = resolve(&policies, "example.com", GOOGLE).reply_rules;
     let order: Vec<String> = rules
         .iter()
-        .map(|rule| format!("{} {}", rule.from, rule.value.action.retry_after.unwrap()))
+        .map(|rule| format!("{} {}", rule.from, rule.value.rule().action.retry_after.unwrap()))
         .collect();
     assert_eq!(order, ["google 2m", "google 3m", "base 1m"]);
 }
 
 #[test]
-fn limits_for_a_domain_need_a_lane_of_their_own() {
+fn what_a_domain_has_for_itself_needs_a_lane_of_its_own() {
     let policies = set(&[
         ("all", "{match: {domains: ['*']}, limits: {maxConnections: 5}}"),
         (
@@ -193,14 +193,30 @@ fn limits_for_a_domain_need_a_lane_of_their_own() {
             "{match: {domains: [customer.example]}, limits: {rate: 10/m}}",
         ),
         ("secure", "{match: {domains: [secure.example]}, tls: Required}"),
+        ("slow", "{match: {domains: [slow.example]}, timeouts: {connect: 2m}}"),
+        (
+            "rules",
+            "{match: {domains: [rules.example]}, replyRules: [{code: 421, action: {suspendFor: 1h}}]}",
+        ),
+        (
+            "patient",
+            "{match: {domains: [patient.example]}, retry: {firstInterval: 1h}}",
+        ),
     ]);
     let singled_out = |name: &str| resolve(&policies, name, GOOGLE).singled_out_by();
     assert_eq!(singled_out("example.com"), None);
     assert_eq!(singled_out("customer.example").as_deref(), Some("customer"));
     assert_eq!(
-        singled_out("secure.example"),
+        singled_out("secure.example").as_deref(),
+        Some("secure"),
+        "a session of the lane serves all its mail, so all of it wants the same TLS"
+    );
+    assert_eq!(singled_out("slow.example").as_deref(), Some("slow"));
+    assert_eq!(singled_out("rules.example").as_deref(), Some("rules"));
+    assert_eq!(
+        singled_out("patient.example"),
         None,
-        "TLS is a matter of the session, not of the lane"
+        "when a message is tried again is a matter of the message"
     );
 
     let by = |policy: EffectivePolicy| match policy.max_connections.from {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use relaypool_api::reply::{Phase, Reply};
 use relaypool_bounce::{Action, Failure, Reading, Verdict, classify, classify_failure};
 use relaypool_shaping::pacer::Sent;
-use relaypool_shaping::retry::NextAttempt;
+use relaypool_shaping::retry::{NextAttempt, spread};
 use relaypool_spool::{Batch, Commit, MessageKey, SliceNumber};
 use tokio::sync::oneshot;
 
@@ -122,9 +122,17 @@ impl Dispatcher {
         attempt: &Attempt,
         now: Millis,
     ) -> Option<Commit> {
-        let verdict = attempt.verdict();
+        let mut verdict = attempt.verdict();
+        let effects = match (lane, &mut verdict) {
+            (Some(lane), Some(verdict)) => self.show_to_rules(lane, attempt, verdict, now),
+            _ => None,
+        };
         self.tell_lane(lane, sent, attempt, verdict.as_ref(), now);
-        let decision = self.decision(key, lane, attempt, verdict.as_ref(), now);
+        if let (Some(lane), Some(effects)) = (lane, &effects) {
+            self.obey_rule(lane, effects, now);
+        }
+        let retry_after = effects.and_then(|effects| effects.retry_after);
+        let decision = self.decision(key, lane, attempt, verdict.as_ref(), retry_after, now);
         self.count(key, attempt, verdict.as_ref(), &decision);
         let slot = self.slot_mut(key)?;
         if slot.status != MessageStatus::Waiting {
@@ -156,6 +164,7 @@ impl Dispatcher {
         lane: Option<LaneId>,
         attempt: &Attempt,
         verdict: Option<&Verdict>,
+        retry_after: Option<Duration>,
         now: Millis,
     ) -> Decision {
         let Some(verdict) = verdict else {
@@ -177,14 +186,15 @@ impl Dispatcher {
             return Decision::End(MessageStatus::Failed);
         }
         let slot = &slice.slots[key.index as usize];
-        let retry = match lane {
-            Some(lane) => self.lanes[lane.0 as usize].policy.retry(),
-            None => self.retry_without_route(slot),
-        };
-        match retry.next(verdict, u32::from(slot.attempts) + 1, seed(key, slot.attempts)) {
-            NextAttempt::Never => Decision::End(MessageStatus::Failed),
-            NextAttempt::After(interval) => Decision::RetryAt(now + millis(interval)),
-            NextAttempt::WithLane => self.hold_or_retry(lane, now),
+        let (attempt, seed) = (u32::from(slot.attempts) + 1, seed(key, slot.attempts));
+        let not_before = retry_after.map(|time| spread(time, attempt, seed));
+        match (self.retry_of(slot, lane).next(verdict, attempt, seed), not_before) {
+            (NextAttempt::Never, _) => Decision::End(MessageStatus::Failed),
+            (NextAttempt::After(interval), _) => {
+                Decision::RetryAt(now + millis(interval.max(not_before.unwrap_or_default())))
+            }
+            (NextAttempt::WithLane, Some(not_before)) => Decision::RetryAt(now + millis(not_before)),
+            (NextAttempt::WithLane, None) => self.hold_or_retry(lane, now),
         }
     }
 

@@ -16,6 +16,7 @@ mod lane_queue;
 mod meter;
 mod report;
 mod routing;
+mod rules;
 mod run;
 mod slice;
 mod source_ip;
@@ -172,6 +173,7 @@ impl Dispatcher {
                 Timer::Due(key) => self.message_due(key, now),
                 Timer::Expire(slice) => self.expire_slice(slice, now),
                 Timer::Lane(lane) => self.lane_woken(lane, now),
+                Timer::Rules(lane) => self.rules_due(lane, now),
                 Timer::Start(run) => self.release_parked(run),
             }
         }
@@ -204,8 +206,7 @@ impl Dispatcher {
         self.settings = settings;
         if mode_changes {
             for index in 0..self.lanes.len() {
-                let limits = self.pacer_limits(&self.lanes[index].policy);
-                self.lanes[index].pacer.limits_changed(lane::pacer_time(now), limits);
+                self.renew_limits(LaneId(u32::try_from(index).expect("lanes are fewer than 2^32")), now);
             }
         }
     }

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relaypool_api::mx_policy::{MxPolicySpec, ReplyRule, Scope, TlsMode};
+use relaypool_api::mx_policy::{MxPolicySpec, Scope, TlsMode};
 use relaypool_api::{Duration as ApiDuration, Rate};
 
 use crate::pacer::{AdaptiveLimits, PacerLimits};
+use crate::reply_rules::CompiledRule;
 use crate::retry::RetrySchedule;
 
 /// A setting and where it comes from.
@@ -89,13 +90,14 @@ pub struct EffectivePolicy {
     /// Longest retry interval.
     pub retry_max: Setting<Duration>,
     /// Reply rules of all policies that apply, in order of precedence: the first that fits a reply wins.
-    pub reply_rules: Vec<Setting<ReplyRule>>,
+    pub reply_rules: Vec<Setting<Arc<CompiledRule>>>,
 }
 
 /// A policy that applies.
 pub(super) struct Applicable<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) spec: &'a MxPolicySpec,
+    pub(super) reply_rules: &'a [Arc<CompiledRule>],
     pub(super) by: MatchedBy,
 }
 
@@ -154,12 +156,12 @@ impl Precedence<'_> {
         }
     }
 
-    fn reply_rules(&self) -> Vec<Setting<ReplyRule>> {
+    fn reply_rules(&self) -> Vec<Setting<Arc<CompiledRule>>> {
         self.0
             .iter()
-            .flat_map(|policy| policy.spec.reply_rules.iter().map(|rule| (rule, policy.origin())))
+            .flat_map(|policy| policy.reply_rules.iter().map(|rule| (rule, policy.origin())))
             .map(|(rule, from)| Setting {
-                value: rule.clone(),
+                value: Arc::clone(rule),
                 from,
             })
             .collect()
@@ -236,9 +238,10 @@ impl EffectivePolicy {
         settings(self) != settings(other)
     }
 
-    /// The policies, by name and joined by `+`, that single out recipient domains and set what a pacer obeys. Their mail
-    /// needs a lane of its own beside the one of the site: the limits of one domain must not become those of every domain
-    /// that the provider hosts. None where the limits are the same for all domains of the site.
+    /// The policies, by name and joined by `+`, that single out recipient domains and set what a lane or its sessions obey.
+    /// Their mail needs a lane of its own beside the one of the site: the limits, the TLS or the reply rules of one domain
+    /// must not become those of every domain that the provider hosts, nor the other way round. None where they are the same
+    /// for all domains of the site. Retry intervals are a matter of the message, not of the lane.
     pub fn singled_out_by(&self) -> Option<String> {
         let origins = [
             &self.max_connections.from,
@@ -248,8 +251,19 @@ impl EffectivePolicy {
             &self.adaptive_min_connections.from,
             &self.adaptive_max_rate.from,
             &self.adaptive_max_connections.from,
+            &self.tls.from,
+            &self.connect_timeout.from,
+            &self.command_timeout.from,
+            &self.data_timeout.from,
+            &self.end_of_data_timeout.from,
+            &self.transaction_timeout.from,
+            &self.idle_timeout.from,
         ];
-        let names: BTreeSet<&str> = origins.into_iter().filter_map(Origin::singling_out).collect();
+        let names: BTreeSet<&str> = origins
+            .into_iter()
+            .chain(self.reply_rules.iter().map(|rule| &rule.from))
+            .filter_map(Origin::singling_out)
+            .collect();
         (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join("+"))
     }
 }

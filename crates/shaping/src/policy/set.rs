@@ -9,6 +9,7 @@ use relaypool_api::{Domain, Mask};
 
 use super::effective::{Applicable, EffectivePolicy, MatchedBy, Precedence};
 use super::index::{MaskIndex, PolicyNumber};
+use crate::reply_rules::CompiledRule;
 
 /// All policies of a namespace, ready to be asked.
 #[derive(Debug, Default)]
@@ -22,6 +23,7 @@ pub struct PolicySet {
 struct Policy {
     name: Arc<str>,
     spec: MxPolicySpec,
+    reply_rules: Vec<Arc<CompiledRule>>,
 }
 
 /// How narrow a match is: a mask without wildcards is narrower than any with; then the number of characters that are none.
@@ -38,8 +40,10 @@ impl PolicySet {
             for mask in &spec.matches.mx_hosts {
                 set.mx_hosts.insert(mask, number);
             }
+            let rules = spec.reply_rules.iter().cloned();
             set.policies.push(Policy {
                 name: name.into(),
+                reply_rules: rules.map(|rule| Arc::new(CompiledRule::new(rule))).collect(),
                 spec,
             });
         }
@@ -104,6 +108,7 @@ impl Policy {
             Applicable {
                 name: &self.name,
                 spec: &self.spec,
+                reply_rules: &self.reply_rules,
                 by,
             },
         ))
