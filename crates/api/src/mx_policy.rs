@@ -48,7 +48,8 @@ pub struct MxPolicySpec {
     /// Where the policy applies.
     #[serde(rename = "match")]
     pub matches: MxMatch,
-    /// Of several policies that set one field for a site, the higher priority wins; then the narrower match; then the name.
+    /// Of several policies that set one field, the higher priority wins; then the narrower match: a mask for the domain
+    /// before one for its MX hosts, before `*`, and a longer mask before a shorter; then the name.
     #[serde(default)]
     pub priority: i32,
     /// Whether `limits` count for each sending IP alone or for all IPs of the pool together.

@@ -36,6 +36,8 @@ enum Command {
     Sender(commands::sender::Sender),
     /// Run simulated mail providers with a DNS server of their own.
     Simulator(commands::simulator::Simulator),
+    /// Print the built-in profiles of large providers as MxPolicies.
+    Policies(commands::policies::Policies),
     /// Print the CustomResourceDefinitions, or write them to a folder.
     Crds(commands::crds::Crds),
     /// Print the reference of all resources in Markdown, or write it to a file.
@@ -59,6 +61,7 @@ fn main() -> anyhow::Result<()> {
                 Command::Controller(controller) => controller.run().await,
                 Command::Sender(sender) => sender.run().await,
                 Command::Simulator(simulator) => simulator.run().await,
+                Command::Policies(policies) => policies.run(),
                 Command::Crds(crds) => crds.run(),
                 Command::Reference(reference) => reference.run(),
                 Command::Bench(bench) => bench.run().await,

@@ -5,6 +5,7 @@ pub mod controller;
 pub mod crds;
 pub mod demo;
 pub mod local;
+pub mod policies;
 pub mod reference;
 pub mod sender;
 pub mod simulator;

@@ -26,6 +26,11 @@ pub struct Setting<T> {
 pub enum Origin {
     /// No policy says anything.
     Default,
+    /// A built-in profile.
+    Profile {
+        /// Its name.
+        name: Arc<str>,
+    },
     /// A policy.
     Policy {
         /// Name of the MxPolicy.
@@ -48,7 +53,7 @@ pub enum MatchedBy {
 
 /// Everything that applies to the mail of one recipient domain towards its site.
 ///
-/// Defaults: 20 connections, 100 messages on each, no rate, opportunistic TLS; timeouts of RFC 5321 section 4.5.3.2, 30
+/// Defaults, where not even a built-in profile says anything: 20 connections, 100 messages on each, no rate, opportunistic TLS; timeouts of RFC 5321 section 4.5.3.2, 30
 /// seconds to connect, 30 minutes for a transaction, 10 seconds for an unused connection; retries after one minute,
 /// doubling up to four hours.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,19 +100,9 @@ pub struct EffectivePolicy {
 
 /// A policy that applies.
 pub(super) struct Applicable<'a> {
-    pub(super) name: &'a Arc<str>,
+    pub(super) origin: Origin,
     pub(super) spec: &'a MxPolicySpec,
     pub(super) reply_rules: &'a [Arc<CompiledRule>],
-    pub(super) by: MatchedBy,
-}
-
-impl Applicable<'_> {
-    fn origin(&self) -> Origin {
-        Origin::Policy {
-            name: Arc::clone(self.name),
-            by: self.by,
-        }
-    }
 }
 
 /// The policies that apply, strongest first.
@@ -125,7 +120,7 @@ impl Precedence<'_> {
         match self.strongest(get) {
             Some((value, policy)) => Setting {
                 value,
-                from: policy.origin(),
+                from: policy.origin.clone(),
             },
             None => Setting {
                 value: default,
@@ -147,7 +142,7 @@ impl Precedence<'_> {
         match self.strongest(get) {
             Some((_, policy)) => Setting {
                 value: policy.spec.scope,
-                from: policy.origin(),
+                from: policy.origin.clone(),
             },
             None => Setting {
                 value: Scope::PerIp,
@@ -159,10 +154,10 @@ impl Precedence<'_> {
     fn reply_rules(&self) -> Vec<Setting<Arc<CompiledRule>>> {
         self.0
             .iter()
-            .flat_map(|policy| policy.reply_rules.iter().map(|rule| (rule, policy.origin())))
+            .flat_map(|policy| policy.reply_rules.iter().map(|rule| (rule, &policy.origin)))
             .map(|(rule, from)| Setting {
                 value: Arc::clone(rule),
-                from,
+                from: from.clone(),
             })
             .collect()
     }
@@ -281,11 +276,12 @@ impl Origin {
 }
 
 impl fmt::Display for Origin {
-    /// `default`, or the name of the policy.
+    /// `default`, the name of the policy, or `built-in profile` and its name.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
             Self::Policy { name, .. } => formatter.write_str(name),
+            Self::Profile { name } => write!(formatter, "built-in profile {name}"),
         }
     }
 }
