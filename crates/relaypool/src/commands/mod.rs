@@ -4,6 +4,7 @@ pub mod bench;
 pub mod controller;
 pub mod crds;
 pub mod demo;
+pub mod explain;
 pub mod local;
 pub mod policies;
 pub mod reference;

@@ -55,17 +55,8 @@ enum Decision {
 
 impl Attempt {
     pub(crate) fn no_route(error: RouteError) -> Self {
-        let failure = match &error {
-            RouteError::DomainNotFound(_) => Failure::DomainNotFound,
-            RouteError::NullMx(_) => Failure::NullMx,
-            RouteError::NoHost(_) => Failure::NoMailHost,
-            RouteError::NoAddress(_) => Failure::MxHostNotFound,
-            RouteError::ServerFailure { .. } => Failure::DnsServerFailure,
-            RouteError::Loop(_) => Failure::MailLoop,
-            RouteError::PrivateDestination(_) => Failure::PrivateDestination,
-        };
         Self::Failed {
-            failure,
+            failure: error.failure(),
             detail: error.to_string(),
         }
     }

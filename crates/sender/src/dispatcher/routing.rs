@@ -188,11 +188,7 @@ impl Dispatcher {
         let hosts = best_preference(route.hosts.iter().map(|host| (host.preference, &host.name)));
         let site = Site::of(&hosts);
         let policy = Arc::new(self.policies.resolve(&self.settings.pool, name, &hosts));
-        // Policies that set limits for this very domain would otherwise change the limits of all domains of the site.
-        let lane_name = match policy.singled_out_by() {
-            Some(policies) => format!("{site} ({policies})"),
-            None => site.to_string(),
-        };
+        let lane_name = policy.lane_name(&site);
         KnownRoute {
             route,
             policy,

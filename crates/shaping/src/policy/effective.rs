@@ -11,6 +11,7 @@ use relaypool_api::{Duration as ApiDuration, Rate};
 use crate::pacer::{AdaptiveLimits, PacerLimits};
 use crate::reply_rules::CompiledRule;
 use crate::retry::RetrySchedule;
+use crate::site::Site;
 
 /// A setting and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -260,6 +261,16 @@ impl EffectivePolicy {
             .filter_map(Origin::singling_out)
             .collect();
         (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join("+"))
+    }
+}
+
+impl EffectivePolicy {
+    /// Name of the lane for mail under this policy: that of the site, and of the policies that single its domain out.
+    pub fn lane_name(&self, site: &Site) -> String {
+        match self.singled_out_by() {
+            Some(policies) => format!("{site} ({policies})"),
+            None => site.to_string(),
+        }
     }
 }
 
