@@ -48,7 +48,8 @@ pub struct MxPolicySpec {
     /// Where the policy applies.
     #[serde(rename = "match")]
     pub matches: MxMatch,
-    /// Of several policies that set one field for a site, the higher priority wins; then the narrower match; then the name.
+    /// Of several policies that set one field, the higher priority wins; then the narrower match: a mask for the domain
+    /// before one for its MX hosts, before `*`, and a longer mask before a shorter; then the name.
     #[serde(default)]
     pub priority: i32,
     /// Whether `limits` count for each sending IP alone or for all IPs of the pool together.
@@ -66,7 +67,9 @@ pub struct MxPolicySpec {
     /// Bounds for what the pacer may learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveBounds>,
-    /// What to do on certain replies. The first rule that fits wins.
+    /// What to do on certain replies. For each reply, the first rule that fits counts it and acts, the others do not see it:
+    /// those of a policy in the order written, before those of policies that are ranked lower. They act in pools of both
+    /// modes. Counted for each sending IP and site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub reply_rules: Vec<ReplyRule>,
@@ -190,15 +193,17 @@ pub struct Pace {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::SOMETHING_TO_MATCH)]
 pub struct ReplyRule {
-    /// Part of the reply's text; letter case does not matter; `*` stands for any run of characters.
+    /// Part of the reply's text, the enhanced status code included, or of what went wrong where there was no reply. Letter
+    /// case does not matter, nor how much white space there is; `*` stands for any run of characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub text: Option<String>,
-    /// A bounce category, such as `rate_limited`.
+    /// The bounce category that the reply has without any rule, such as `rate_limited`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::BOUNCE_CATEGORY)]
     pub category: Option<String>,
-    /// The reply code.
+    /// The reply code. A failure without a reply has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 400, max = 599))]
     pub code: Option<u16>,
@@ -209,43 +214,48 @@ pub struct ReplyRule {
     pub action: ReplyAction,
 }
 
-/// When a reply rule acts.
+/// Replies that a trigger can count at most: each sending IP and site remembers them.
+pub const MAX_TRIGGER_COUNT: u32 = 10_000;
+
+/// When a reply rule acts. After that it counts from zero again.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Trigger {
     /// This many replies …
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MAX_TRIGGER_COUNT))]
     pub count: u32,
     /// … within this time.
     #[x_kube(validation = LONGER_THAN_ZERO)]
     pub within: Duration,
 }
 
-/// What a reply rule does. Each field that is set is done.
+/// What a reply rule does. Each field that is set is done, for the sending IP towards the site. A throttle and the
+/// reductions hold until the rule has not acted for an hour.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::SOMETHING_TO_DO)]
 pub struct ReplyAction {
-    /// Send nothing on the lane for this time.
+    /// Send nothing for this time, at most a day. Then a single message tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = LONGER_THAN_ZERO)]
     pub suspend_for: Option<Duration>,
-    /// Go down to this rate.
+    /// Go no faster than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<Rate>,
-    /// Close this many connections.
+    /// Have so many connections fewer than there are now; one at least stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub reduce_connections: Option<u32>,
-    /// Send this many messages fewer on each connection.
+    /// Send so many messages fewer on each connection than now; at least one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub reduce_messages_per_connection: Option<u32>,
-    /// Treat the reply as this bounce category.
+    /// Treat the reply as this bounce category: what becomes of the message and what the pacer learns follow from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::BOUNCE_CATEGORY)]
     pub reclassify: Option<String>,
-    /// Try the message again after this time.
+    /// Try the message again, and not before this time has passed; also after a reply that would end it otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = LONGER_THAN_ZERO)]
     pub retry_after: Option<Duration>,

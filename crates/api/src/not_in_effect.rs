@@ -96,9 +96,9 @@ impl NotInEffect for SendingIpSpec {
 
 impl NotInEffect for MxPolicySpec {
     fn fields_not_in_effect(&self, _: Surroundings) -> Vec<String> {
+        let min = self.adaptive.as_ref().and_then(|adaptive| adaptive.min.as_ref());
         set_fields([
-            ("spec.adaptive", self.adaptive.is_some()),
-            ("spec.replyRules", !self.reply_rules.is_empty()),
+            ("spec.adaptive.min.rate", min.is_some_and(|min| min.rate.is_some())),
             ("spec.scope", self.scope == Scope::Pool),
         ])
     }
@@ -194,6 +194,8 @@ mod tests {
         let policy = json!({
             "match": { "domains": ["*"] }, "limits": { "maxConnections": 5 }, "tls": "Required",
             "timeouts": { "connect": "30s" }, "retry": { "firstInterval": "5m" },
+            "adaptive": { "min": { "connections": 2 }, "max": { "connections": 9, "rate": "10/s" } },
+            "replyRules": [{ "code": 421, "action": { "suspendFor": "1h" } }],
         });
         assert_eq!(fields::<MxPolicySpec>(policy), (vec![], vec![]));
         let key = json!({ "domain": "example.com", "selector": "s1", "secretRef": { "name": "key" } });
@@ -237,12 +239,11 @@ mod tests {
         assert_eq!(fields::<SendingIpSpec>(cold).0, ["spec.warmUp"]);
 
         let policy = json!({
-            "match": { "domains": ["*"] }, "scope": "Pool", "adaptive": {},
-            "replyRules": [{ "code": 421, "action": { "suspendFor": "1h" } }],
+            "match": { "domains": ["*"] }, "scope": "Pool", "adaptive": { "min": { "rate": "1/s" } },
         });
         assert_eq!(
             fields::<MxPolicySpec>(policy).0,
-            ["spec.adaptive", "spec.replyRules", "spec.scope"]
+            ["spec.adaptive.min.rate", "spec.scope"]
         );
 
         let key = json!({ "domain": "example.com", "selector": "s1", "rotation": { "every": "90d" } });

@@ -65,6 +65,10 @@ pub struct RelayPoolSpec {
     /// `Adaptive`: senders learn each provider's limits from its replies. `Static`: only the limits of MxPolicies apply.
     #[serde(default)]
     pub mode: PoolMode,
+    /// Whether the built-in profiles of large providers apply where no MxPolicy says otherwise. `relaypool policies` prints
+    /// them.
+    #[serde(default)]
+    pub provider_profiles: ProviderProfiles,
     /// The spool volume of each sender.
     #[serde(default)]
     pub storage: Storage,
@@ -108,6 +112,16 @@ pub enum PoolMode {
     Adaptive,
     /// Only the limits of MxPolicies.
     Static,
+}
+
+/// What a pool does with the built-in profiles of large providers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProviderProfiles {
+    /// They apply below every MxPolicy.
+    #[default]
+    Enabled,
+    /// They do not exist: only MxPolicies and the defaults apply.
+    Disabled,
 }
 
 /// The spool volume.

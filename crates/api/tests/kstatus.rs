@@ -106,7 +106,7 @@ goes_through_all_states!(
     MxPolicyStatus,
     MxPolicyReason::Pending,
     MxPolicyReason::Accepted,
-    MxPolicyReason::UnknownCategory
+    MxPolicyReason::InvalidSpec
 );
 goes_through_all_states!(
     dkim_key,

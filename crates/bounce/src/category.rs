@@ -320,6 +320,13 @@ mod tests {
         assert_eq!(rows, names);
     }
 
+    /// What users may write in a reply rule is what a reply can be classified as.
+    #[test]
+    fn the_rules_of_policies_know_the_same_categories() {
+        let names = Category::ALL.map(Category::as_str);
+        assert_eq!(relaypool_api::validation::BOUNCE_CATEGORIES, names);
+    }
+
     #[test]
     fn every_row_is_good() {
         for category in Category::ALL {

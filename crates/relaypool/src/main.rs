@@ -6,11 +6,13 @@ mod admin;
 mod bench;
 mod commands;
 mod demo;
+mod explain;
 mod local;
 
 use std::io::IsTerminal;
+use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Pools of outbound mail servers, as Kubernetes objects.
@@ -36,6 +38,11 @@ enum Command {
     Sender(commands::sender::Sender),
     /// Run simulated mail providers with a DNS server of their own.
     Simulator(commands::simulator::Simulator),
+    /// Show how mail to a domain is sent: its MX hosts, the policies that apply, each setting and who says so, and how each
+    /// sending IP stands with it.
+    Explain(commands::explain::Explain),
+    /// Print the built-in profiles of large providers as MxPolicies.
+    Policies(commands::policies::Policies),
     /// Print the CustomResourceDefinitions, or write them to a folder.
     Crds(commands::crds::Crds),
     /// Print the reference of all resources in Markdown, or write it to a file.
@@ -45,7 +52,7 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::from_arg_matches(&named_as_called().get_matches()).unwrap_or_else(|error| error.exit());
     start_logging(&arguments);
     // The tree has one crypto provider; what does not name it (the Kubernetes client) takes it from here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -59,11 +66,27 @@ fn main() -> anyhow::Result<()> {
                 Command::Controller(controller) => controller.run().await,
                 Command::Sender(sender) => sender.run().await,
                 Command::Simulator(simulator) => simulator.run().await,
+                Command::Explain(explain) => explain.run().await,
+                Command::Policies(policies) => policies.run(),
                 Command::Crds(crds) => crds.run(),
                 Command::Reference(reference) => reference.run(),
                 Command::Bench(bench) => bench.run().await,
             }
         })
+}
+
+/// The commands under the name that the user typed: as a plugin (`kubectl-relaypool` in the path) it is `kubectl relaypool`.
+fn named_as_called() -> clap::Command {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is_plugin = Path::new(&called)
+        .file_stem()
+        .is_some_and(|name| name == "kubectl-relaypool");
+    let command = Arguments::command();
+    if is_plugin {
+        command.bin_name("kubectl relaypool")
+    } else {
+        command
+    }
 }
 
 /// Logs go to standard error. Servers tell what they do; tools for people only what is wrong, as their output is elsewhere.

@@ -11,6 +11,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{Resolver, TokioResolver};
 use rand::seq::SliceRandom;
 use relaypool_api::Domain;
+use relaypool_bounce::Failure;
 
 /// A route is looked up again after this at the latest, so that a moved provider is found.
 const LONGEST_ROUTE: Duration = Duration::from_secs(3600);
@@ -86,6 +87,21 @@ pub enum RouteError {
     /// Every address is a private one, and the pool does not allow those.
     #[error("mail hosts of {0} have only private addresses, which the pool does not allow (allowPrivateDestinations)")]
     PrivateDestination(Domain),
+}
+
+impl RouteError {
+    /// What it means for a message.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::DomainNotFound(_) => Failure::DomainNotFound,
+            Self::NullMx(_) => Failure::NullMx,
+            Self::NoHost(_) => Failure::NoMailHost,
+            Self::NoAddress(_) => Failure::MxHostNotFound,
+            Self::ServerFailure { .. } => Failure::DnsServerFailure,
+            Self::Loop(_) => Failure::MailLoop,
+            Self::PrivateDestination(_) => Failure::PrivateDestination,
+        }
+    }
 }
 
 /// The name servers of a pool could not be used.

@@ -3,6 +3,7 @@
 //! - [`site`]: the MX hosts of a domain as a *site*, so that all domains of one provider share what is learned of it.
 //! - [`policy`]: what the MxPolicy objects say of a domain and its site, and which object says it.
 //! - [`pacer`]: grants permission to open a connection or send a message on one lane (sending IP × site).
+//! - [`reply_rules`]: what users want done when a provider answers certain words.
 //! - [`retry`]: when a message is tried again.
 //!
 //! This crate is pure: no I/O, no tasks, no clock. A moment is a [`Duration`](std::time::Duration) since an epoch of the
@@ -12,5 +13,6 @@
 
 pub mod pacer;
 pub mod policy;
+pub mod reply_rules;
 pub mod retry;
 pub mod site;

@@ -11,6 +11,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A host cannot ask for more: who asks for a week means "not at all", and the validity of a message is shorter.
 const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
+/// Far beyond what any message is kept for; longer times are not lengthened, as that could overflow.
+const LONGEST_SPREAD: Duration = Duration::from_secs(365 * 86_400);
 
 /// Greylisted messages keep their interval for so many attempts; a host that still refuses is not greylisting.
 const GREYLIST_ATTEMPTS: u32 = 6;
@@ -84,8 +86,7 @@ impl RetrySchedule {
             Some(asked) => (asked.min(LONGEST_ASKED), true),
             None => (self.growing(course, attempt), course.not_before),
         };
-        let jitter = StdRng::seed_from_u64(seed.rotate_left(32) ^ u64::from(attempt)).random_range(0.0..0.1);
-        let factor = if not_before { 1.0 + jitter } else { 0.95 + jitter };
+        let factor = if not_before { 1.0 } else { 0.95 } + jitter(attempt, seed);
         interval.mul_f64(factor).max(SHORTEST)
     }
 
@@ -94,6 +95,17 @@ impl RetrySchedule {
         let factor = course.first.saturating_mul(1 << doublings);
         self.first.saturating_mul(factor).min(self.longest)
     }
+}
+
+/// A time that a user set, lengthened by up to a tenth so that messages refused together do not come back together. The
+/// schedule's longest interval does not bound it.
+pub fn spread(time: Duration, attempt: u32, seed: u64) -> Duration {
+    let longer = time.min(LONGEST_SPREAD).mul_f64(1.0 + jitter(attempt, seed));
+    longer.max(time).max(SHORTEST)
+}
+
+fn jitter(attempt: u32, seed: u64) -> f64 {
+    StdRng::seed_from_u64(seed.rotate_left(32) ^ u64::from(attempt)).random_range(0.0..0.1)
 }
 
 impl Course {

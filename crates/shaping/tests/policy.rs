@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use relaypool_api::Domain;
 use relaypool_api::mx_policy::{MxPolicySpec, Scope, TlsMode};
+use relaypool_api::relay_pool::ProviderProfiles;
 use relaypool_shaping::policy::{EffectivePolicy, MatchedBy, Origin, PolicySet};
 
 fn spec(yaml: &str) -> MxPolicySpec {
@@ -12,12 +13,14 @@ fn spec(yaml: &str) -> MxPolicySpec {
 }
 
 fn set(policies: &[(&str, &str)]) -> PolicySet {
-    PolicySet::new(
-        policies
-            .iter()
-            .map(|(name, yaml)| ((*name).to_owned(), spec(yaml)))
-            .collect(),
-    )
+    PolicySet::without_profiles(named(policies))
+}
+
+fn named(policies: &[(&str, &str)]) -> Vec<(String, MxPolicySpec)> {
+    policies
+        .iter()
+        .map(|(name, yaml)| ((*name).to_owned(), spec(yaml)))
+        .collect()
 }
 
 fn domain(name: &str) -> Domain {
@@ -98,6 +101,18 @@ fn priority_then_narrowness_then_name_decide() {
     for (one, other, wins) in [
         // Priority over everything.
         (limit("domains: ['*']", 1), limit("domains: [mail.example.com]", 0), "a"),
+        // A mask for the domain over one for its hosts, and that over one for every domain: default, provider, site, domain.
+        (
+            limit("mxHosts: ['mx1.provider.net']", 0),
+            limit("domains: ['*.com']", 0),
+            "b",
+        ),
+        (limit("domains: ['*']", 0), limit("mxHosts: ['*']", 0), "b"),
+        (
+            limit("domains: ['*', 'mail.*'], mxHosts: ['*.net']", 0),
+            limit("mxHosts: ['mx1.provider.net']", 0),
+            "a",
+        ),
         // The longer mask.
         (
             limit("domains: ['*.com']", 0),
@@ -175,13 +190,13 @@ fn reply_rules_come_in_order_of_precedence() {
     let rules = resolve(&policies, "example.com", GOOGLE).reply_rules;
     let order: Vec<String> = rules
         .iter()
-        .map(|rule| format!("{} {}", rule.from, rule.value.action.retry_after.unwrap()))
+        .map(|rule| format!("{} {}", rule.from, rule.value.rule().action.retry_after.unwrap()))
         .collect();
     assert_eq!(order, ["google 2m", "google 3m", "base 1m"]);
 }
 
 #[test]
-fn limits_for_a_domain_need_a_lane_of_their_own() {
+fn what_a_domain_has_for_itself_needs_a_lane_of_its_own() {
     let policies = set(&[
         ("all", "{match: {domains: ['*']}, limits: {maxConnections: 5}}"),
         (
@@ -193,19 +208,35 @@ fn limits_for_a_domain_need_a_lane_of_their_own() {
             "{match: {domains: [customer.example]}, limits: {rate: 10/m}}",
         ),
         ("secure", "{match: {domains: [secure.example]}, tls: Required}"),
+        ("slow", "{match: {domains: [slow.example]}, timeouts: {connect: 2m}}"),
+        (
+            "rules",
+            "{match: {domains: [rules.example]}, replyRules: [{code: 421, action: {suspendFor: 1h}}]}",
+        ),
+        (
+            "patient",
+            "{match: {domains: [patient.example]}, retry: {firstInterval: 1h}}",
+        ),
     ]);
     let singled_out = |name: &str| resolve(&policies, name, GOOGLE).singled_out_by();
     assert_eq!(singled_out("example.com"), None);
     assert_eq!(singled_out("customer.example").as_deref(), Some("customer"));
     assert_eq!(
-        singled_out("secure.example"),
+        singled_out("secure.example").as_deref(),
+        Some("secure"),
+        "a session of the lane serves all its mail, so all of it wants the same TLS"
+    );
+    assert_eq!(singled_out("slow.example").as_deref(), Some("slow"));
+    assert_eq!(singled_out("rules.example").as_deref(), Some("rules"));
+    assert_eq!(
+        singled_out("patient.example"),
         None,
-        "TLS is a matter of the session, not of the lane"
+        "when a message is tried again is a matter of the message"
     );
 
     let by = |policy: EffectivePolicy| match policy.max_connections.from {
         Origin::Policy { by, .. } => by,
-        Origin::Default => panic!("no policy"),
+        other => panic!("{other}"),
     };
     assert_eq!(by(resolve(&policies, "example.com", GOOGLE)), MatchedBy::MxHosts);
     assert_eq!(
@@ -233,4 +264,52 @@ fn only_tls_and_timeouts_make_another_session() {
         let policy = resolve(&policies, name, GOOGLE);
         assert_eq!(policy.session_settings_differ(&plain), differs, "{name}");
     }
+}
+
+#[test]
+fn built_in_profiles_come_after_every_policy() {
+    let yahoo = ["mta5.am0.yahoodns.net", "mta6.am0.yahoodns.net"];
+    let policies = named(&[
+        (
+            "all",
+            "{match: {domains: ['*']}, priority: -100000, limits: {maxConnections: 7}}",
+        ),
+        (
+            "mine",
+            "{match: {mxHosts: ['*.yahoodns.net']}, replyRules: [{text: '[tss04]', action: {retryAfter: 1h}}]}",
+        ),
+    ]);
+    let set = PolicySet::new(policies.clone());
+    let policy = resolve(&set, "yahoo.com", &yahoo);
+    assert_eq!(
+        (policy.max_connections.value, policy.max_connections.from.to_string()),
+        (7, "all".to_owned())
+    );
+    assert_eq!(
+        (
+            policy.messages_per_connection.value,
+            policy.messages_per_connection.from.to_string()
+        ),
+        (20, "built-in profile yahoo".to_owned())
+    );
+    let rules: Vec<String> = policy.reply_rules.iter().map(|rule| rule.from.to_string()).collect();
+    assert_eq!(rules[..2], ["mine", "built-in profile yahoo"]);
+    assert_eq!(
+        policy.singled_out_by(),
+        None,
+        "a profile is for a site, not for some of its domains"
+    );
+
+    let order: Vec<String> = set
+        .applying("pool", &domain("yahoo.com"), &yahoo.map(domain))
+        .into_iter()
+        .map(|applies| applies.origin.to_string())
+        .collect();
+    assert_eq!(order, ["mine", "all", "built-in profile yahoo"]);
+
+    let without = PolicySet::of_pool(policies, ProviderProfiles::Disabled);
+    assert_eq!(
+        resolve(&without, "yahoo.com", &yahoo).messages_per_connection.from,
+        Origin::Default
+    );
 }

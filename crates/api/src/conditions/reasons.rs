@@ -84,8 +84,6 @@ reasons! {
     MxPolicyReason {
         /// The policy is in force.
         Accepted,
-        /// A reply rule names a bounce category that does not exist.
-        UnknownCategory,
         /// Another policy has the same masks and priority and sets the same fields.
         SameMasksAndPriority,
     }

@@ -22,7 +22,7 @@ pub(crate) mod text;
 pub use delivery::{validate_delivery, validate_delivery_update};
 pub use delivery_slice::{validate_delivery_slice, validate_delivery_slice_update};
 pub use dkim_key::{validate_dkim_key, validate_dkim_key_update};
-pub use mx_policy::{validate_mx_policy, validate_mx_policy_update};
+pub use mx_policy::{BOUNCE_CATEGORIES, validate_mx_policy, validate_mx_policy_update};
 pub use relay_pool::{validate_relay_pool, validate_relay_pool_update};
 pub use sending_ip::{validate_sending_ip, validate_sending_ip_update};
 

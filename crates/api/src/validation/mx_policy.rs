@@ -24,6 +24,39 @@ pub(crate) const SOMETHING_TO_DO: CelRule = CelRule::new(
     "action must set at least one of suspendFor, throttle, reduceConnections, reduceMessagesPerConnection, reclassify and retryAfter",
 );
 
+pub(crate) const BOUNCE_CATEGORY: CelRule = CelRule::new(
+    "self in ['invalid_recipient', 'inactive_mailbox', 'invalid_domain', 'mailbox_full', 'message_too_large', 'timeout', 'transient', 'greylisted', 'rate_limited', 'recipient_rate_limited', 'reputation_deferral', 'reputation_block', 'mail_block', 'spam_content', 'malware_or_attachment', 'relay_denied', 'auth_failure', 'rdns_required', 'tls_required', 'invalid_sender', 'policy_rejected', 'protocol_error', 'routing_error', 'undetermined']",
+    "must be a bounce category: invalid_recipient, inactive_mailbox, invalid_domain, mailbox_full, message_too_large, timeout, transient, greylisted, rate_limited, recipient_rate_limited, reputation_deferral, reputation_block, mail_block, spam_content, malware_or_attachment, relay_denied, auth_failure, rdns_required, tls_required, invalid_sender, policy_rejected, protocol_error, routing_error, undetermined",
+);
+
+/// The names of all bounce categories. The crate that classifies replies checks that they are its own.
+pub const BOUNCE_CATEGORIES: [&str; 24] = [
+    "invalid_recipient",
+    "inactive_mailbox",
+    "invalid_domain",
+    "mailbox_full",
+    "message_too_large",
+    "timeout",
+    "transient",
+    "greylisted",
+    "rate_limited",
+    "recipient_rate_limited",
+    "reputation_deferral",
+    "reputation_block",
+    "mail_block",
+    "spam_content",
+    "malware_or_attachment",
+    "relay_denied",
+    "auth_failure",
+    "rdns_required",
+    "tls_required",
+    "invalid_sender",
+    "policy_rejected",
+    "protocol_error",
+    "routing_error",
+    "undetermined",
+];
+
 /// What is wrong with the spec. Empty: nothing.
 pub fn validate_mx_policy(spec: &MxPolicySpec) -> Vec<Problem> {
     let mut findings = Findings::default();
@@ -76,6 +109,7 @@ fn check_reply_rule(findings: &mut Findings, path: &str, rule: &ReplyRule) {
     if let Some(trigger) = &rule.trigger {
         findings.check_longer_than_zero(format_args!("{path}.trigger.within"), Some(trigger.within));
     }
+    check_category(findings, format!("{path}.category"), rule.category.as_deref());
     check_action(findings, &format!("{path}.action"), &rule.action);
 }
 
@@ -89,9 +123,28 @@ fn check_action(findings: &mut Findings, path: &str, action: &ReplyAction) {
     findings.check(path, SOMETHING_TO_DO, something_to_do);
     findings.check_longer_than_zero(format_args!("{path}.suspendFor"), action.suspend_for);
     findings.check_longer_than_zero(format_args!("{path}.retryAfter"), action.retry_after);
+    check_category(findings, format!("{path}.reclassify"), action.reclassify.as_deref());
+}
+
+fn check_category(findings: &mut Findings, field: String, category: Option<&str>) {
+    let is_known = category.is_none_or(|name| BOUNCE_CATEGORIES.contains(&name));
+    findings.check(field, BOUNCE_CATEGORY, is_known);
 }
 
 fn check_retry(findings: &mut Findings, retry: &Retry) {
     findings.check_longer_than_zero("spec.retry.firstInterval", retry.first_interval);
     findings.check_longer_than_zero("spec.retry.maxInterval", retry.max_interval);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_and_the_list_name_the_same_categories() {
+        let quoted = BOUNCE_CATEGORIES.map(|name| format!("'{name}'")).join(", ");
+        assert_eq!(BOUNCE_CATEGORY.rule, format!("self in [{quoted}]"));
+        let listed = BOUNCE_CATEGORIES.join(", ");
+        assert_eq!(BOUNCE_CATEGORY.message, format!("must be a bounce category: {listed}"));
+    }
 }

@@ -289,7 +289,9 @@ async fn open_engine(
         .filter(|policy| policy.spec.pools.is_empty() || policy.spec.pools.iter().any(|pool| pool == name))
         .map(|policy| (policy.name_any(), policy.spec.clone()))
         .collect();
-    engine.set_policies(PolicySet::new(policies)).await?;
+    engine
+        .set_policies(PolicySet::of_pool(policies, pool.spec.provider_profiles))
+        .await?;
     engine.set_keys(keys).await?;
     Ok(engine)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use relaypool_api::mx_policy::MxPolicySpec;
-use relaypool_api::relay_pool::RelayPoolSpec;
+use relaypool_api::relay_pool::{ProviderProfiles, RelayPoolSpec};
 use relaypool_api::{RelayPool, SendingIp};
 use relaypool_shaping::policy::PolicySet;
 use serde::{Deserialize, Serialize};
@@ -40,13 +40,14 @@ impl Configuration {
         if self.pool != before.pool || self.ips != before.ips {
             self.apply_pool(engine, pool_name).await?;
         }
-        if self.policies != before.policies {
+        if self.policies != before.policies || self.profiles() != before.profiles() {
             let policies = self
                 .policies
                 .iter()
                 .map(|(name, spec)| (name.clone(), spec.clone()))
                 .collect();
-            engine.set_policies(PolicySet::new(policies)).await?;
+            let profiles = self.profiles().unwrap_or_default();
+            engine.set_policies(PolicySet::of_pool(policies, profiles)).await?;
         }
         for (uid, state) in &self.runs {
             if before.runs.get(uid) != Some(state) {
@@ -59,6 +60,11 @@ impl Configuration {
             engine.set_ips(ips).await?;
         }
         Ok(())
+    }
+
+    /// None before the pool is known.
+    fn profiles(&self) -> Option<ProviderProfiles> {
+        self.pool.as_ref().map(|pool| pool.provider_profiles)
     }
 
     /// None before the pool is known: it says where names are looked up and what may be connected to.

@@ -54,17 +54,8 @@ pub(super) enum Decision {
 
 impl Attempt {
     pub(crate) fn no_route(error: RouteError) -> Self {
-        let failure = match &error {
-            RouteError::DomainNotFound(_) => Failure::DomainNotFound,
-            RouteError::NullMx(_) => Failure::NullMx,
-            RouteError::NoHost(_) => Failure::NoMailHost,
-            RouteError::NoAddress(_) => Failure::MxHostNotFound,
-            RouteError::ServerFailure { .. } => Failure::DnsServerFailure,
-            RouteError::Loop(_) => Failure::MailLoop,
-            RouteError::PrivateDestination(_) => Failure::PrivateDestination,
-        };
         Self::Failed {
-            failure,
+            failure: error.failure(),
             detail: error.to_string(),
         }
     }
@@ -132,9 +123,17 @@ impl Dispatcher {
         attempt: &Attempt,
         now: Millis,
     ) -> Option<Commit> {
-        let verdict = attempt.verdict();
+        let mut verdict = attempt.verdict();
+        let effects = match (lane, &mut verdict) {
+            (Some(lane), Some(verdict)) => self.show_to_rules(lane, attempt, verdict, now),
+            _ => None,
+        };
         self.tell_lane(lane, sent, attempt, verdict.as_ref(), now);
-        let decision = self.decision(key, lane, sent, attempt, verdict.as_ref(), now);
+        if let (Some(lane), Some(effects)) = (lane, &effects) {
+            self.obey_rule(lane, effects, now);
+        }
+        let retry_after = effects.and_then(|effects| effects.retry_after);
+        let decision = self.decision(key, lane, sent, attempt, verdict.as_ref(), retry_after, now);
         if let Some(lane) = lane {
             self.path_changed(lane, attempt, verdict.as_ref(), now);
             if matches!(attempt, Attempt::Accepted) {
@@ -183,6 +182,7 @@ impl Dispatcher {
         sent: Option<Sent>,
         attempt: &Attempt,
         verdict: Option<&Verdict>,
+        retry_after: Option<Duration>,
         now: Millis,
     ) -> Decision {
         let Some(verdict) = verdict else {
@@ -203,7 +203,7 @@ impl Dispatcher {
         if now >= slice.expires_at {
             return Decision::End(MessageStatus::Failed);
         }
-        self.next_attempt(key, lane, sent, verdict, now)
+        self.next_attempt(key, lane, sent, verdict, retry_after, now)
     }
 
     fn tell_lane(

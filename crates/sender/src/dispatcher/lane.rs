@@ -11,6 +11,7 @@ use relaypool_api::{Domain, EmailAddress};
 use relaypool_message::dkim::Signer;
 use relaypool_shaping::pacer::{Grant, Pacer, Sending, Sent};
 use relaypool_shaping::policy::EffectivePolicy;
+use relaypool_shaping::reply_rules::LaneRules;
 use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
 
@@ -43,6 +44,10 @@ pub(crate) struct Lane {
     pub(crate) queue: LaneQueue,
     pub(crate) pacer: Pacer,
     pub(crate) policy: Arc<EffectivePolicy>,
+    /// The reply rules of the policy, and how far each is.
+    pub(crate) rules: LaneRules,
+    /// When [`Timer::Rules`] is set for: at most one is.
+    pub(crate) rules_due: Option<Millis>,
     pub(crate) route: Arc<Route>,
     /// Open sessions, those being opened included.
     pub(crate) open: usize,
@@ -125,6 +130,8 @@ impl Lane {
             site,
             queue: LaneQueue::default(),
             pacer,
+            rules: LaneRules::new(&policy.reply_rules),
+            rules_due: None,
             policy,
             route,
             open: 0,

@@ -22,6 +22,7 @@ mod next_attempt;
 mod path_state;
 mod report;
 mod routing;
+mod rules;
 mod run;
 mod slice;
 mod source_ip;
@@ -190,6 +191,7 @@ impl Dispatcher {
                 Timer::Due(key) => self.message_due(key, now),
                 Timer::Expire(slice) => self.expire_slice(slice, now),
                 Timer::Lane(lane) => self.lane_woken(lane, now),
+                Timer::Rules(lane) => self.rules_due(lane, now),
                 Timer::Start(run) => self.release_parked(run),
             }
         }
@@ -227,8 +229,7 @@ impl Dispatcher {
         }
         if mode_changes {
             for index in 0..self.lanes.len() {
-                let limits = self.pacer_limits(&self.lanes[index].policy);
-                self.lanes[index].pacer.limits_changed(lane::pacer_time(now), limits);
+                self.renew_limits(LaneId(u32::try_from(index).expect("lanes are fewer than 2^32")), now);
             }
         }
     }

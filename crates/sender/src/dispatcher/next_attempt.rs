@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relaypool_bounce::{Action, Verdict};
 use relaypool_shaping::pacer::Sent;
-use relaypool_shaping::retry::NextAttempt;
+use relaypool_shaping::retry::{NextAttempt, spread};
 use relaypool_spool::MessageKey;
 
 use super::Dispatcher;
@@ -27,23 +27,27 @@ impl Dispatcher {
         lane: Option<LaneId>,
         sent: Option<Sent>,
         verdict: &Verdict,
+        retry_after: Option<Duration>,
         now: Millis,
     ) -> Decision {
         let slot = &self.slices[&key.slice].slots[key.index as usize];
         let (number, seed) = (u32::from(slot.attempts) + 1, seed(key, slot.attempts));
+        let schedule = self.retry_of(slot, lane);
         let next = match (lane, sent) {
             (Some(lane), Some(sent)) => {
-                let lane = self.lane_mut(lane);
-                let schedule = lane.policy.retry();
-                lane.pacer.next_attempt(pacer_time(now), sent, verdict, &schedule, seed)
+                let pacer = &mut self.lane_mut(lane).pacer;
+                pacer.next_attempt(pacer_time(now), sent, verdict, &schedule, seed)
             }
-            (Some(lane), None) => self.lanes[lane.0 as usize].policy.retry().next(verdict, number, seed),
-            (None, _) => self.retry_without_route(slot).next(verdict, number, seed),
+            _ => schedule.next(verdict, number, seed),
         };
-        match next {
-            NextAttempt::Never => Decision::End(MessageStatus::Failed),
-            NextAttempt::After(interval) => Decision::RetryAt(now + millis(interval)),
-            NextAttempt::WithLane => self.go_with_lane(lane, verdict, seed, now),
+        let not_before = retry_after.map(|time| spread(time, number, seed));
+        match (next, not_before) {
+            (NextAttempt::Never, _) => Decision::End(MessageStatus::Failed),
+            (NextAttempt::After(interval), _) => {
+                Decision::RetryAt(now + millis(interval.max(not_before.unwrap_or_default())))
+            }
+            (NextAttempt::WithLane, Some(not_before)) => Decision::RetryAt(now + millis(not_before)),
+            (NextAttempt::WithLane, None) => self.go_with_lane(lane, verdict, seed, now),
         }
     }
 

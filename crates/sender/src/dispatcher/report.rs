@@ -199,6 +199,7 @@ impl Dispatcher {
     }
 
     fn lane_report(&mut self, index: usize, now: Millis) -> LaneReport {
+        let rate_limit = self.limits_of(&self.lanes[index], now).rate;
         let lane = &mut self.lanes[index];
         let at = pacer_time(now);
         let suspended_until = lane.pacer.suspended_until(at);
@@ -221,7 +222,7 @@ impl Dispatcher {
                 state,
                 connections: u32::try_from(lane.open).unwrap_or(u32::MAX),
                 delivered_per_second: lane.delivered.per_second(now),
-                rate_limit: lane.policy.rate.value,
+                rate_limit,
                 connection_limit: Some(lane.pacer.connection_limit()),
                 binds,
                 queued: i64::try_from(lane.queue.len()).unwrap_or(i64::MAX),

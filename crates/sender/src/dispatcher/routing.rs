@@ -13,7 +13,7 @@ use relaypool_spool::{MessageKey, SliceNumber};
 
 use super::attempt::Attempt;
 use super::ip_choice::{Seeker, choose};
-use super::lane::{Lane, LaneId, pacer_time};
+use super::lane::{Lane, LaneId};
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
 use super::source_ip::SourceIp;
@@ -118,10 +118,10 @@ impl Dispatcher {
             let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
             match lane_policies.get(&self.lanes[index].site) {
                 Some(policy) => {
-                    let policy = Arc::clone(policy);
-                    let limits = self.pacer_limits(&policy);
-                    self.lanes[index].pacer.limits_changed(pacer_time(now), limits);
-                    self.lanes[index].policy = policy;
+                    let changed = self.lane_mut(lane);
+                    changed.policy = Arc::clone(policy);
+                    changed.rules.rules_changed(&policy.reply_rules);
+                    self.renew_limits(lane, now);
                 }
                 None => self.empty_lane(lane),
             }
@@ -206,11 +206,7 @@ impl Dispatcher {
         let hosts = best_preference(route.hosts.iter().map(|host| (host.preference, &host.name)));
         let site = Site::of(&hosts);
         let policy = Arc::new(self.policies.resolve(&self.settings.pool, name, &hosts));
-        // Policies that set limits for this very domain would otherwise change the limits of all domains of the site.
-        let lane_name = match policy.singled_out_by() {
-            Some(policies) => format!("{site} ({policies})"),
-            None => site.to_string(),
-        };
+        let lane_name = policy.lane_name(&site);
         KnownRoute {
             route,
             policy,
@@ -218,14 +214,20 @@ impl Dispatcher {
         }
     }
 
-    /// Retry intervals for a domain whose hosts are not known: what masks over domains say.
-    pub(crate) fn retry_without_route(&self, slot: &Slot) -> RetrySchedule {
+    /// Retry intervals for a message: what the policies say of its own domain, which may share its lane with others. Where
+    /// the hosts of the domain are not known, those of the lane or else what masks over domains say.
+    pub(crate) fn retry_of(&self, slot: &Slot, lane: Option<LaneId>) -> RetrySchedule {
         let domain = slot
             .domain()
-            .expect("a message without a lane is tried again only when the look-up of its domain failed");
-        self.policies
-            .resolve(&self.settings.pool, self.domain_name(domain), &[])
-            .retry()
+            .expect("a message is tried again only after its domain was looked up");
+        match (&self.domains[domain.0 as usize].route, lane) {
+            (RouteState::Known(known), _) => known.policy.retry(),
+            (RouteState::Unknown | RouteState::LookingUp, Some(lane)) => self.lanes[lane.0 as usize].policy.retry(),
+            (RouteState::Unknown | RouteState::LookingUp, None) => self
+                .policies
+                .resolve(&self.settings.pool, self.domain_name(domain), &[])
+                .retry(),
+        }
     }
 
     /// Name of a domain.

@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Start(RunId),
     /// A lane may send or open again.
     Lane(LaneId),
+    /// What reply rules did to a lane comes to its end.
+    Rules(LaneId),
     /// A message is to be tried again.
     Due(MessageKey),
 }

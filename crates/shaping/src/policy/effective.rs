@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relaypool_api::mx_policy::{MxPolicySpec, ReplyRule, Scope, TlsMode};
+use relaypool_api::mx_policy::{MxPolicySpec, Scope, TlsMode};
 use relaypool_api::{Duration as ApiDuration, Rate};
 
 use crate::pacer::{AdaptiveLimits, PacerLimits};
+use crate::reply_rules::CompiledRule;
 use crate::retry::RetrySchedule;
+use crate::site::Site;
 
 /// A setting and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +27,11 @@ pub struct Setting<T> {
 pub enum Origin {
     /// No policy says anything.
     Default,
+    /// A built-in profile.
+    Profile {
+        /// Its name.
+        name: Arc<str>,
+    },
     /// A policy.
     Policy {
         /// Name of the MxPolicy.
@@ -47,7 +54,7 @@ pub enum MatchedBy {
 
 /// Everything that applies to the mail of one recipient domain towards its site.
 ///
-/// Defaults: 20 connections, 100 messages on each, no rate, opportunistic TLS; timeouts of RFC 5321 section 4.5.3.2, 30
+/// Defaults, where not even a built-in profile says anything: 20 connections, 100 messages on each, no rate, opportunistic TLS; timeouts of RFC 5321 section 4.5.3.2, 30
 /// seconds to connect, 30 minutes for a transaction, 10 seconds for an unused connection; retries after one minute,
 /// doubling up to four hours.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,23 +96,14 @@ pub struct EffectivePolicy {
     /// Longest retry interval.
     pub retry_max: Setting<Duration>,
     /// Reply rules of all policies that apply, in order of precedence: the first that fits a reply wins.
-    pub reply_rules: Vec<Setting<ReplyRule>>,
+    pub reply_rules: Vec<Setting<Arc<CompiledRule>>>,
 }
 
 /// A policy that applies.
 pub(super) struct Applicable<'a> {
-    pub(super) name: &'a Arc<str>,
+    pub(super) origin: Origin,
     pub(super) spec: &'a MxPolicySpec,
-    pub(super) by: MatchedBy,
-}
-
-impl Applicable<'_> {
-    fn origin(&self) -> Origin {
-        Origin::Policy {
-            name: Arc::clone(self.name),
-            by: self.by,
-        }
-    }
+    pub(super) reply_rules: &'a [Arc<CompiledRule>],
 }
 
 /// The policies that apply, strongest first.
@@ -123,7 +121,7 @@ impl Precedence<'_> {
         match self.strongest(get) {
             Some((value, policy)) => Setting {
                 value,
-                from: policy.origin(),
+                from: policy.origin.clone(),
             },
             None => Setting {
                 value: default,
@@ -145,7 +143,7 @@ impl Precedence<'_> {
         match self.strongest(get) {
             Some((_, policy)) => Setting {
                 value: policy.spec.scope,
-                from: policy.origin(),
+                from: policy.origin.clone(),
             },
             None => Setting {
                 value: Scope::PerIp,
@@ -154,13 +152,13 @@ impl Precedence<'_> {
         }
     }
 
-    fn reply_rules(&self) -> Vec<Setting<ReplyRule>> {
+    fn reply_rules(&self) -> Vec<Setting<Arc<CompiledRule>>> {
         self.0
             .iter()
-            .flat_map(|policy| policy.spec.reply_rules.iter().map(|rule| (rule, policy.origin())))
+            .flat_map(|policy| policy.reply_rules.iter().map(|rule| (rule, &policy.origin)))
             .map(|(rule, from)| Setting {
-                value: rule.clone(),
-                from,
+                value: Arc::clone(rule),
+                from: from.clone(),
             })
             .collect()
     }
@@ -237,9 +235,10 @@ impl EffectivePolicy {
         settings(self) != settings(other)
     }
 
-    /// The policies, by name and joined by `+`, that single out recipient domains and set what a pacer obeys. Their mail
-    /// needs a lane of its own beside the one of the site: the limits of one domain must not become those of every domain
-    /// that the provider hosts. None where the limits are the same for all domains of the site.
+    /// The policies, by name and joined by `+`, that single out recipient domains and set what a lane or its sessions obey.
+    /// Their mail needs a lane of its own beside the one of the site: the limits, the TLS or the reply rules of one domain
+    /// must not become those of every domain that the provider hosts, nor the other way round. None where they are the same
+    /// for all domains of the site. Retry intervals are a matter of the message, not of the lane.
     pub fn singled_out_by(&self) -> Option<String> {
         let origins = [
             &self.max_connections.from,
@@ -249,9 +248,30 @@ impl EffectivePolicy {
             &self.adaptive_min_connections.from,
             &self.adaptive_max_rate.from,
             &self.adaptive_max_connections.from,
+            &self.tls.from,
+            &self.connect_timeout.from,
+            &self.command_timeout.from,
+            &self.data_timeout.from,
+            &self.end_of_data_timeout.from,
+            &self.transaction_timeout.from,
+            &self.idle_timeout.from,
         ];
-        let names: BTreeSet<&str> = origins.into_iter().filter_map(Origin::singling_out).collect();
+        let names: BTreeSet<&str> = origins
+            .into_iter()
+            .chain(self.reply_rules.iter().map(|rule| &rule.from))
+            .filter_map(Origin::singling_out)
+            .collect();
         (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join("+"))
+    }
+}
+
+impl EffectivePolicy {
+    /// Name of the lane for mail under this policy: that of the site, and of the policies that single its domain out.
+    pub fn lane_name(&self, site: &Site) -> String {
+        match self.singled_out_by() {
+            Some(policies) => format!("{site} ({policies})"),
+            None => site.to_string(),
+        }
     }
 }
 
@@ -268,11 +288,12 @@ impl Origin {
 }
 
 impl fmt::Display for Origin {
-    /// `default`, or the name of the policy.
+    /// `default`, the name of the policy, or `built-in profile` and its name.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => formatter.write_str("default"),
             Self::Policy { name, .. } => formatter.write_str(name),
+            Self::Profile { name } => write!(formatter, "built-in profile {name}"),
         }
     }
 }
