@@ -14,6 +14,8 @@ use relaypool_shaping::policy::EffectivePolicy;
 use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
 
+use super::lane_history::LaneHistory;
+use super::lane_keeping::Unkept;
 use super::lane_queue::LaneQueue;
 use super::meter::Meter;
 use super::run::{Hold, RunContent, RunId, Signing};
@@ -52,6 +54,8 @@ pub(crate) struct Lane {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
     pub(crate) last_refusal: Option<LastRefusal>,
+    pub(crate) history: LaneHistory,
+    pub(crate) unkept: Unkept,
 }
 
 /// The last thing a site refused on a lane.
@@ -113,7 +117,14 @@ pub(crate) struct Assignment {
 }
 
 impl Lane {
-    pub(crate) fn new(ip: String, site: String, pacer: Pacer, policy: Arc<EffectivePolicy>, route: Arc<Route>) -> Self {
+    pub(crate) fn new(
+        ip: String,
+        site: String,
+        pacer: Pacer,
+        policy: Arc<EffectivePolicy>,
+        route: Arc<Route>,
+        now: Millis,
+    ) -> Self {
         Self {
             ip,
             site,
@@ -128,6 +139,8 @@ impl Lane {
             sent: 0,
             failed: 0,
             last_refusal: None,
+            history: LaneHistory::new(now),
+            unkept: Unkept::default(),
         }
     }
 

@@ -12,11 +12,17 @@
 mod attempt;
 mod intake;
 mod lane;
+mod lane_history;
+mod lane_keeping;
+mod lane_note;
 mod lane_queue;
+mod lane_report;
 mod meter;
 mod report;
+mod reputation;
 mod routing;
 mod run;
+mod significant;
 mod slice;
 mod source_ip;
 mod timers;
@@ -35,7 +41,11 @@ pub(crate) use attempt::{Attempt, AttemptReport};
 pub use intake::IntakeError;
 pub(crate) use intake::SliceIntake;
 pub(crate) use lane::{Assignment, LaneId, SessionId, SessionStart};
-pub use report::{LaneReport, SenderReport, SliceReport};
+pub use lane_history::{ChangeCounts, LaneChange, LaneChangeKind, LaneChanges};
+pub(crate) use lane_note::LaneNote;
+pub(crate) use lane_note::{prune as prune_lane_notes, write as write_lane_notes};
+pub use lane_report::{IpReport, LaneReport, SenderReport};
+pub use report::SliceReport;
 pub(crate) use run::RunContent;
 pub use run::{KeyRing, RunState};
 pub use source_ip::SourceIp;
@@ -43,6 +53,7 @@ pub use source_ip::SourceIp;
 use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
 use lane::Lane;
+use lane_keeping::LaneKeeping;
 use meter::Meter;
 use routing::DomainEntry;
 use run::{Run, RunId};
@@ -56,6 +67,10 @@ pub(crate) enum Effect {
     LookUp(DomainId, Domain),
     /// Wait until the last result of a session that is over is durable, and say again that it is over.
     Settle(SessionId, Commit),
+    /// Write what lanes know, durably, and say when it is done by [`Dispatcher::lanes_kept`].
+    KeepLanes(Vec<LaneNote>),
+    /// Remove what is known of lanes not used for long before this moment, and answer likewise.
+    PruneLanes(Millis),
     /// Open a session; it reports by [`Dispatcher::attempted`] and [`Dispatcher::session_closed`].
     Open(Box<SessionStart>),
 }
@@ -115,6 +130,8 @@ pub(crate) struct Dispatcher {
     unrouted: VecDeque<MessageKey>,
     /// Lanes whose connections wait for the sender's own limit.
     starved: VecDeque<LaneId>,
+    keeping: LaneKeeping,
+    lane_changes: LaneChanges,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -144,6 +161,8 @@ impl Dispatcher {
             timers: Timers::default(),
             unrouted: VecDeque::new(),
             starved: VecDeque::new(),
+            keeping: LaneKeeping::default(),
+            lane_changes: LaneChanges::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),
@@ -173,12 +192,15 @@ impl Dispatcher {
                 Timer::Expire(slice) => self.expire_slice(slice, now),
                 Timer::Lane(lane) => self.lane_woken(lane, now),
                 Timer::Start(run) => self.release_parked(run),
+                Timer::KeepLanes => self.keeping_woken(),
+                Timer::PruneLanes => self.prune_lanes(now),
             }
         }
         for _ in 0..ROUTED_AT_ONCE {
             let Some(key) = self.unrouted.pop_front() else { break };
             self.route(key, now);
         }
+        self.keep_lanes(now);
     }
 
     /// Replaces what is wanted with a Delivery. Acts on what is queued at once.
@@ -206,6 +228,8 @@ impl Dispatcher {
             for index in 0..self.lanes.len() {
                 let limits = self.pacer_limits(&self.lanes[index].policy);
                 self.lanes[index].pacer.limits_changed(lane::pacer_time(now), limits);
+                // A lane that was held by what it had learned would not be asked again otherwise.
+                self.work(LaneId(u32::try_from(index).expect("lanes are fewer than 2^32")), now);
             }
         }
     }
@@ -232,6 +256,7 @@ impl Dispatcher {
     /// Stops giving out work: sessions end after the message they are at.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
+        self.keep_everything_at_once();
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in sessions {
             if let Some(waiting) = self

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use relaypool_api::{Domain, EmailAddress};
-use relaypool_shaping::pacer::Pacer;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_shaping::retry::RetrySchedule;
 use relaypool_shaping::site::{Site, best_preference};
 use relaypool_spool::MessageKey;
 
 use super::attempt::Attempt;
-use super::lane::{Lane, LaneId, pacer_time};
+use super::lane::{LaneId, pacer_time};
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
 use super::source_ip::{SourceIp, choose};
@@ -130,6 +129,7 @@ impl Dispatcher {
 
     /// Replaces the sending IPs of this sender. Messages of an IP that is gone find another.
     pub(crate) fn set_ips(&mut self, ips: Vec<SourceIp>, now: Millis) {
+        self.recall_lanes(&ips, now);
         self.ips = ips.into_iter().map(|ip| (ip.name.clone(), ip)).collect();
         for index in 0..self.lanes.len() {
             let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
@@ -157,11 +157,11 @@ impl Dispatcher {
         let Some(ip) = choose(self.ips.values(), affinity, &known.route, key).map(|ip| ip.name.clone()) else {
             return self.park(run, key, &Hold::NoSendingIp);
         };
-        let lane = self.lane_for(ip, known);
+        let lane = self.lane_for(ip, known, now);
         self.enqueue(lane, run, key, now);
     }
 
-    fn lane_for(&mut self, ip: String, known: &KnownRoute) -> LaneId {
+    fn lane_for(&mut self, ip: String, known: &KnownRoute, now: Millis) -> LaneId {
         let name = (ip, known.lane_name.clone());
         if let Some(id) = self.lane_ids.get(&name) {
             let id = *id;
@@ -170,14 +170,7 @@ impl Dispatcher {
             return id;
         }
         let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
-        let pacer = Pacer::new(self.pacer_limits(&known.policy));
-        let lane = Lane::new(
-            name.0.clone(),
-            name.1.clone(),
-            pacer,
-            Arc::clone(&known.policy),
-            Arc::clone(&known.route),
-        );
+        let lane = self.new_lane(name.clone(), &known.policy, &known.route, now);
         self.lanes.push(lane);
         self.lane_ids.insert(name, id);
         id

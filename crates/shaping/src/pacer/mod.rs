@@ -15,6 +15,7 @@
 mod breaker;
 mod bucket;
 mod limits;
+mod shown;
 mod window;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::retry::{NextAttempt, RetrySchedule};
 use breaker::{Breaker, Incident};
 use bucket::Buckets;
 pub use limits::{AdaptiveLimits, PacerLimits, Share};
+pub use shown::Shown;
 use window::Window;
 
 /// So many failures in a row, with nothing accepted in between, and the path counts as dead.

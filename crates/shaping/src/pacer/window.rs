@@ -51,6 +51,15 @@ impl Default for Window {
 }
 
 impl Window {
+    /// A window of a size that was found to be what is borne.
+    pub(super) fn found(size: u32) -> Self {
+        Self {
+            size,
+            refused: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn size(&self) -> u32 {
         self.size
     }

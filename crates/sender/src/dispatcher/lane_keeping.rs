@@ -1,0 +1,273 @@
+//! When what lanes know is written to the spool, and how a lane begins with it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use relaypool_api::sending_ip::{Binds, LaneState, SiteStatus};
+use relaypool_shaping::pacer::{Pacer, Shown, Snapshot};
+use relaypool_shaping::policy::EffectivePolicy;
+
+use super::lane::{Lane, LaneId, pacer_time};
+use super::lane_history::{LaneHistory, Suspension};
+use super::lane_note::{self, LaneNote};
+use super::lane_report::{MOST_LANES, refusal};
+use super::report::time;
+use super::source_ip::SourceIp;
+use super::timers::Timer;
+use super::{Dispatcher, Effect};
+use crate::ledger::Millis;
+use crate::resolver::Route;
+
+/// A change is written so many milliseconds after it: half of what is promised, for the writing takes its time as well.
+const KEPT_AFTER: Millis = 5_000;
+
+/// Lanes that are written in one batch. However many have changed, results of messages wait for no more than this, and
+/// there is one such batch at a time.
+const KEPT_AT_ONCE: usize = 1_000;
+
+/// Lanes not used for long are looked for so often.
+const PRUNE_INTERVAL: Millis = 86_400_000;
+
+/// Whether what a lane knows is in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Unkept {
+    /// It is, or is on its way there.
+    #[default]
+    Nothing,
+    /// Not all; it has a place in the queue of those that changed.
+    Changed,
+    /// Not all, and it should be there at once.
+    Urgent,
+}
+
+/// Which lanes are to be written.
+#[derive(Debug, Default)]
+pub(crate) struct LaneKeeping {
+    /// Lanes by when they changed first, oldest first. An entry whose lane was written meanwhile is stale.
+    changed: VecDeque<(Millis, LaneId)>,
+    urgent: VecDeque<LaneId>,
+    /// A batch, or the removal of old notes, is under way.
+    busy: bool,
+    woken_at: Option<Millis>,
+    /// Everything is urgent: the sender ends.
+    ending: bool,
+    /// What is known of lanes that no message has used yet, by SendingIp and lane: from their notes, or as the owner before
+    /// showed it.
+    dormant: HashMap<(String, String), SiteStatus>,
+}
+
+impl Dispatcher {
+    /// A lane that begins with what is known of it: from the spool, or else from what the owner of the IP before showed.
+    pub(super) fn new_lane(
+        &mut self,
+        (ip, site): (String, String),
+        policy: &Arc<EffectivePolicy>,
+        route: &Arc<Route>,
+        now: Millis,
+    ) -> Lane {
+        let limits = self.pacer_limits(policy);
+        let name = (ip, site);
+        let shown = self.keeping.dormant.remove(&name);
+        let (ip, site) = name;
+        let known = match lane_note::read(&self.spool, &ip, &site) {
+            Some(note) => Some((note.last_refusal(), note.history, note.pacer)),
+            None => shown.map(|shown| {
+                let (history, pacer) = from_shown(&shown, now);
+                (None, history, pacer)
+            }),
+        };
+        let (policy, route) = (Arc::clone(policy), Arc::clone(route));
+        let Some((last_refusal, history, snapshot)) = known else {
+            return Lane::new(ip, site, Pacer::new(limits), policy, route, now);
+        };
+        let pacer = Pacer::restore(limits, snapshot, pacer_time(now));
+        let mut lane = Lane::new(ip, site, pacer, policy, route, now);
+        lane.last_refusal = last_refusal;
+        lane.history = history;
+        lane
+    }
+
+    /// What the owner before showed of the sites of IPs that are about to become this sender's.
+    pub(crate) fn lanes_shown(&mut self, shown: Vec<(String, Vec<SiteStatus>)>) {
+        let ips = &self.ips;
+        self.keeping.dormant.retain(|(ip, _), _| ips.contains_key(ip));
+        for (ip, sites) in shown {
+            for site in sites {
+                self.keeping.dormant.insert((ip.clone(), site.site.clone()), site);
+            }
+        }
+    }
+
+    /// Looks up what is known of the lanes of IPs that become this sender's: it belongs in their status before a message
+    /// uses the lane again.
+    pub(super) fn recall_lanes(&mut self, ips: &[SourceIp], now: Millis) {
+        for ip in ips.iter().filter(|ip| !self.ips.contains_key(&ip.name)) {
+            for note in lane_note::latest(&self.spool, &ip.name, MOST_LANES) {
+                let name = (note.ip.clone(), note.site.clone());
+                if !self.lane_ids.contains_key(&name) {
+                    self.keeping.dormant.insert(name, shown_of(note, now));
+                }
+            }
+        }
+    }
+
+    /// How the lanes stand that no message has used yet.
+    pub(super) fn dormant_lanes(&self, now: Millis) -> Vec<(String, SiteStatus)> {
+        let mut lanes: Vec<(String, SiteStatus)> = self
+            .keeping
+            .dormant
+            .iter()
+            .filter(|((ip, _), _)| self.ips.contains_key(ip))
+            .map(|((ip, _), site)| (ip.clone(), dormant(site, now)))
+            .collect();
+        // Suspended ones first, for there may be more than a status has room for.
+        lanes.sort_by(|(_, one), (_, other)| {
+            let rank = |site: &SiteStatus| (site.suspended_until.is_none(), site.site.clone());
+            rank(one).cmp(&rank(other))
+        });
+        lanes
+    }
+
+    /// Something changed on a lane that should be kept.
+    pub(super) fn lane_changed(&mut self, id: LaneId, now: Millis) {
+        let lane = &mut self.lanes[id.0 as usize];
+        if lane.unkept == Unkept::Nothing {
+            lane.unkept = Unkept::Changed;
+            self.keeping.changed.push_back((now, id));
+        }
+    }
+
+    /// Something changed on a lane that must not be lost.
+    pub(super) fn keep_lane_at_once(&mut self, id: LaneId) {
+        let lane = &mut self.lanes[id.0 as usize];
+        if lane.unkept != Unkept::Urgent {
+            lane.unkept = Unkept::Urgent;
+            self.keeping.urgent.push_back(id);
+        }
+    }
+
+    /// Begins to write what is due, unless something is being written.
+    pub(super) fn keep_lanes(&mut self, now: Millis) {
+        if self.keeping.busy {
+            return;
+        }
+        let notes = self.due_notes(now);
+        if !notes.is_empty() {
+            self.keeping.busy = true;
+            return self.effects.push(Effect::KeepLanes(notes));
+        }
+        if let Some((since, _)) = self.keeping.changed.front() {
+            let at = since + KEPT_AFTER;
+            if self.keeping.woken_at.is_none_or(|set| at < set) {
+                self.keeping.woken_at = Some(at);
+                self.timers.set(at, Timer::KeepLanes);
+            }
+        }
+    }
+
+    fn due_notes(&mut self, now: Millis) -> Vec<LaneNote> {
+        let mut notes = Vec::new();
+        while notes.len() < KEPT_AT_ONCE {
+            let Some(id) = self.next_due(now) else { break };
+            let lane = &mut self.lanes[id.0 as usize];
+            if lane.unkept != Unkept::Nothing {
+                lane.unkept = Unkept::Nothing;
+                notes.push(LaneNote::of(lane));
+            }
+        }
+        notes
+    }
+
+    fn next_due(&mut self, now: Millis) -> Option<LaneId> {
+        let keeping = &mut self.keeping;
+        if let Some(id) = keeping.urgent.pop_front() {
+            return Some(id);
+        }
+        let (since, _) = keeping.changed.front()?;
+        // A clock that was set back must not put off what is there.
+        let is_due = keeping.ending || now >= since + KEPT_AFTER || now < *since;
+        is_due.then(|| keeping.changed.pop_front().map(|(_, id)| id)).flatten()
+    }
+
+    pub(super) fn keeping_woken(&mut self) {
+        self.keeping.woken_at = None;
+    }
+
+    /// What was being written is written.
+    pub(crate) fn lanes_kept(&mut self) {
+        self.keeping.busy = false;
+    }
+
+    /// From now on every change is written at once.
+    pub(super) fn keep_everything_at_once(&mut self) {
+        self.keeping.ending = true;
+    }
+
+    /// The next of all lanes that have changed, at the end, when nothing is being written any more.
+    pub(crate) fn last_notes(&mut self, now: Millis) -> Vec<LaneNote> {
+        self.keeping.ending = true;
+        self.due_notes(now)
+    }
+
+    /// Looks for notes of lanes that are to be forgotten.
+    pub(super) fn prune_lanes(&mut self, now: Millis) {
+        if self.keeping.busy {
+            return self.timers.set(now + KEPT_AFTER, Timer::PruneLanes);
+        }
+        // A note must not be removed while it is being written anew.
+        self.keeping.busy = true;
+        self.effects.push(Effect::PruneLanes(now));
+        self.timers.set(now + PRUNE_INTERVAL, Timer::PruneLanes);
+    }
+}
+
+/// A note as a status shows it. Limits are left out: they depend on policies that are not known before there is mail.
+fn shown_of(note: LaneNote, now: Millis) -> SiteStatus {
+    let suspension = note.history.suspension;
+    SiteStatus {
+        site: note.site.clone(),
+        state: LaneState::Idle,
+        connections: 0,
+        delivered_per_second: 0.0,
+        rate_limit: None,
+        connection_limit: None,
+        binds: suspension.map_or(Binds::NoDemand, |_| Binds::Suspended),
+        binds_since: suspension.map(|suspension| time(suspension.since)),
+        queued: 0,
+        suspended_until: suspension.map(|suspension| time(suspension.until)),
+        last_refusal: note.last_refusal().as_ref().map(refusal),
+        reputation: note.history.reputation.summary(now),
+    }
+}
+
+/// How a site stands to which nothing is sent.
+fn dormant(site: &SiteStatus, now: Millis) -> SiteStatus {
+    let suspended_until = site.suspended_until.clone().filter(|until| until.0 > time(now).0);
+    let (state, binds) = match suspended_until {
+        Some(_) => (LaneState::Suspended, Binds::Suspended),
+        None => (LaneState::Idle, Binds::NoDemand),
+    };
+    SiteStatus {
+        state,
+        binds,
+        binds_since: site.binds_since.clone().filter(|_| site.binds == binds),
+        suspended_until,
+        connections: 0,
+        delivered_per_second: 0.0,
+        queued: 0,
+        ..site.clone()
+    }
+}
+
+fn from_shown(shown: &SiteStatus, now: Millis) -> (LaneHistory, Snapshot) {
+    let until = shown.suspended_until.as_ref();
+    let until = until.and_then(|until| Millis::try_from(until.0.as_millisecond()).ok());
+    let until = until.filter(|until| *until > now);
+    let mut history = LaneHistory::new(now);
+    history.suspension = until.map(|until| Suspension { since: now, until });
+    let seen = Shown {
+        connections: shown.connection_limit,
+        suspended_until: until.map(pacer_time),
+    };
+    (history, Snapshot::from_shown(pacer_time(now), seen))
+}
