@@ -271,3 +271,142 @@ fn from_shown(shown: &SiteStatus, now: Millis) -> (LaneHistory, Snapshot) {
     };
     (history, Snapshot::from_shown(pacer_time(now), seen))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use prometheus_client::registry::Registry;
+    use relaypool_spool::{Options, Spool};
+
+    use super::*;
+    use crate::dispatcher::PoolSettings;
+    use crate::metrics::SenderMetrics;
+
+    struct Bench {
+        dispatcher: Dispatcher,
+        _folder: tempfile::TempDir,
+    }
+
+    /// A dispatcher with so many lanes that no message has used.
+    fn bench(lanes: usize) -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), Options::default()).unwrap();
+        let settings = PoolSettings {
+            pool: "pool".into(),
+            smtp_port: 25,
+            max_connections: 1_000,
+            adaptive: true,
+        };
+        let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
+        let mut dispatcher = Dispatcher::new(spool, settings, metrics);
+        let policy = Arc::new(dispatcher.policies.resolve("pool", &"a.example".parse().unwrap(), &[]));
+        let route = Arc::new(Route {
+            hosts: Vec::new(),
+            valid_until: Instant::now(),
+        });
+        for number in 0..lanes {
+            let name = ("ip".to_owned(), format!("site{number}.example"));
+            let lane = dispatcher.new_lane(name, &policy, &route, 1);
+            dispatcher.lanes.push(lane);
+        }
+        Bench {
+            dispatcher,
+            _folder: folder,
+        }
+    }
+
+    impl Bench {
+        fn change_all(&mut self, now: Millis) {
+            for index in 0..self.dispatcher.lanes.len() {
+                self.dispatcher.lane_changed(LaneId(u32::try_from(index).unwrap()), now);
+            }
+        }
+
+        /// The batch that is to be written now.
+        fn batch(&mut self, now: Millis) -> Option<Vec<LaneNote>> {
+            self.dispatcher.tick(now);
+            let mut effects = self.dispatcher.take_effects();
+            assert!(effects.len() <= 1, "one batch at a time");
+            effects.pop().map(|effect| match effect {
+                Effect::KeepLanes(notes) => notes,
+                _ => panic!("another effect"),
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn many_lanes_are_written_in_bounded_batches_one_at_a_time() {
+        let mut bench = bench(10_500);
+        let changed_at = 1_000_000;
+        bench.change_all(changed_at);
+        bench.change_all(changed_at + 1);
+        assert!(bench.batch(changed_at + KEPT_AFTER - 1).is_none());
+        assert_eq!(bench.dispatcher.next_wake(), Some(changed_at + KEPT_AFTER));
+
+        let due = changed_at + KEPT_AFTER;
+        let mut sizes = Vec::new();
+        while let Some(notes) = bench.batch(due) {
+            assert!(bench.batch(due).is_none(), "the one before is not written yet");
+            lane_note::write(&bench.dispatcher.spool, &notes).await;
+            sizes.push(notes.len());
+            bench.dispatcher.lanes_kept();
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), 10_500, "each once");
+        assert!(sizes.iter().all(|size| *size <= KEPT_AT_ONCE));
+        assert_eq!(bench.dispatcher.spool.notes("lane/ip/").unwrap().count(), 10_500);
+        assert!(bench.batch(due + 1_000_000).is_none(), "nothing changed since");
+    }
+
+    #[tokio::test]
+    async fn what_is_urgent_goes_first_and_at_once() {
+        let mut bench = bench(3);
+        bench.change_all(1_000);
+        bench.dispatcher.keep_lane_at_once(LaneId(2));
+        bench.dispatcher.keep_lane_at_once(LaneId(2));
+        let notes = bench.batch(1_001).unwrap();
+        assert_eq!(notes.len(), 1);
+        assert_eq!(notes[0].site, "site2.example");
+        // While it is being written, more becomes urgent: it follows when that is done, with all that is due by then.
+        bench.dispatcher.keep_lane_at_once(LaneId(1));
+        assert!(bench.batch(1_002).is_none());
+        bench.dispatcher.lanes_kept();
+        let sites = |notes: Vec<LaneNote>| notes.into_iter().map(|note| note.site).collect::<Vec<_>>();
+        assert_eq!(
+            sites(bench.batch(1_000 + KEPT_AFTER).unwrap()),
+            ["site1.example", "site0.example"]
+        );
+    }
+
+    #[tokio::test]
+    async fn at_the_end_everything_is_written_at_once() {
+        let mut bench = bench(5);
+        bench.change_all(1_000);
+        bench.dispatcher.drain();
+        assert_eq!(bench.batch(1_000).unwrap().len(), 5);
+        bench.change_all(1_001);
+        assert_eq!(bench.dispatcher.last_notes(1_001).len(), 5);
+        assert_eq!(bench.dispatcher.last_notes(1_001).len(), 0);
+    }
+
+    #[tokio::test]
+    async fn old_notes_are_looked_for_once_a_day_but_not_while_others_are_written() {
+        let mut bench = bench(1);
+        bench.dispatcher.recover(1_000).unwrap();
+        bench.dispatcher.keep_lane_at_once(LaneId(0));
+        bench.dispatcher.keep_lanes(1_000);
+        assert_eq!(bench.batch(1_000).unwrap().len(), 1);
+        bench.dispatcher.lanes_kept();
+        let mut pruned = Vec::new();
+        for hour in 0..72 {
+            let now = 1_000 + KEPT_AFTER + hour * 3_600_000;
+            bench.dispatcher.tick(now);
+            for effect in bench.dispatcher.take_effects() {
+                assert!(matches!(effect, Effect::PruneLanes(at) if at == now));
+                pruned.push(hour);
+                bench.dispatcher.lanes_kept();
+            }
+        }
+        assert_eq!(pruned, [0, 24, 48]);
+    }
+}
