@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use kube::api::{Api, Patch, PatchParams};
+use relaypool_api::SendingIp;
 use relaypool_simulator::World;
 use relaypool_tests::deployment::{Deployment, has_condition};
 use serde_json::{Value, json};
@@ -80,16 +82,9 @@ async fn a_refusing_site_is_in_the_open() {
 
     // A sender that is killed goes on with it: what was suspended stays so, as long.
     relaypool.senders[0].kill9().unwrap();
-    relaypool
-        .kubectl(&[
-            "patch",
-            "sendingip",
-            "ip-0",
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            r#"{"status":{"sites":null}}"#,
-        ])
+    let ips: Api<SendingIp> = Api::namespaced(relaypool.client().await.unwrap(), &relaypool.namespace);
+    let nothing = Patch::Merge(json!({ "status": { "sites": null } }));
+    ips.patch_status("ip-0", &PatchParams::default(), &nothing)
         .await
         .unwrap();
     relaypool.senders[0].restart().unwrap();
