@@ -69,7 +69,7 @@ impl Dispatcher {
         let name = (ip, site);
         let shown = self.keeping.dormant.remove(&name);
         let (ip, site) = name;
-        let known = match lane_note::read(&self.spool, &ip, &site) {
+        let known = match lane_note::read(&self.spool, &ip, &site, now) {
             Some(note) => Some((note.last_refusal(), note.history, note.pacer)),
             None => shown.map(|shown| {
                 let (history, pacer) = from_shown(&shown, now);
@@ -102,7 +102,7 @@ impl Dispatcher {
     /// uses the lane again.
     pub(super) fn recall_lanes(&mut self, ips: &[SourceIp], now: Millis) {
         for ip in ips.iter().filter(|ip| !self.ips.contains_key(&ip.name)) {
-            for note in lane_note::latest(&self.spool, &ip.name, MOST_LANES) {
+            for note in lane_note::latest(&self.spool, &ip.name, MOST_LANES, now) {
                 let name = (note.ip.clone(), note.site.clone());
                 if !self.lane_ids.contains_key(&name) {
                     self.keeping.dormant.insert(name, shown_of(note, now));

@@ -144,8 +144,13 @@ fn used_at(bytes: &[u8]) -> Result<Millis, NoteError> {
     }
 }
 
-/// The note of a lane. One that cannot be used is logged, and as good as none.
-pub(crate) fn read(spool: &Spool, ip: &str, site: &str) -> Option<LaneNote> {
+/// Whether a lane that was last used at that moment is still known.
+fn is_remembered(used_at: Millis, now: Millis) -> bool {
+    used_at.saturating_add(FORGOTTEN_AFTER) > now
+}
+
+/// The note of a lane. One that cannot be used is logged, and as good as none; so is one that is to be forgotten.
+pub(crate) fn read(spool: &Spool, ip: &str, site: &str, now: Millis) -> Option<LaneNote> {
     let unusable = |error: &(dyn std::error::Error + 'static)| {
         tracing::warn!(
             ip,
@@ -159,7 +164,7 @@ pub(crate) fn read(spool: &Spool, ip: &str, site: &str) -> Option<LaneNote> {
         None
     })?;
     match LaneNote::decode(&bytes) {
-        Ok(note) => Some(note),
+        Ok(note) => is_remembered(note.history.used_at, now).then_some(note),
         Err(error) => {
             unusable(&error);
             None
@@ -168,8 +173,8 @@ pub(crate) fn read(spool: &Spool, ip: &str, site: &str) -> Option<LaneNote> {
 }
 
 /// The notes of an IP's lanes, at most so many: those used last. Such as cannot be used are left out.
-pub(crate) fn latest(spool: &Spool, ip: &str, most: usize) -> Vec<LaneNote> {
-    latest_values(spool, ip, most).unwrap_or_else(|error| {
+pub(crate) fn latest(spool: &Spool, ip: &str, most: usize, now: Millis) -> Vec<LaneNote> {
+    latest_values(spool, ip, most, now).unwrap_or_else(|error| {
         tracing::warn!(
             ip,
             error = &error as &dyn std::error::Error,
@@ -179,11 +184,13 @@ pub(crate) fn latest(spool: &Spool, ip: &str, most: usize) -> Vec<LaneNote> {
     })
 }
 
-fn latest_values(spool: &Spool, ip: &str, most: usize) -> Result<Vec<LaneNote>, ReadError> {
+fn latest_values(spool: &Spool, ip: &str, most: usize, now: Millis) -> Result<Vec<LaneNote>, ReadError> {
     let mut latest = BinaryHeap::new();
     for entry in spool.notes(&name(ip, ""))? {
         let (_, value) = entry?;
-        if let Ok(at) = used_at(&value) {
+        if let Ok(at) = used_at(&value)
+            && is_remembered(at, now)
+        {
             latest.push(Reverse((at, value)));
             if latest.len() > most {
                 latest.pop();
@@ -255,7 +262,7 @@ fn forgotten(spool: &Spool, now: Millis, most: usize) -> Result<Vec<String>, Rea
     for entry in spool.notes(PREFIX)? {
         let (name, value) = entry?;
         match used_at(&value) {
-            Ok(at) if at.saturating_add(FORGOTTEN_AFTER) > now => kept.push((at, name)),
+            Ok(at) if is_remembered(at, now) => kept.push((at, name)),
             Err(NoteError::Newer(_)) => {}
             Ok(_) | Err(NoteError::Damaged(_)) => forgotten.push(name),
         }
@@ -390,16 +397,23 @@ mod tests {
                 "lane/ip/site02"
             ]
         );
-        assert!(read(&spool, "ip", "site01").is_some());
+        assert!(read(&spool, "ip", "site01", now).is_some());
+        // Time goes on before anybody removes them.
+        let later = now + FORGOTTEN_AFTER;
+        assert!(read(&spool, "ip", "site01", later).is_none());
+        assert_eq!(latest(&spool, "ip", 9, later).len(), 0);
         let sites = |ip: &str, most: usize| {
-            let mut sites: Vec<_> = latest(&spool, ip, most).into_iter().map(|note| note.site).collect();
+            let mut sites: Vec<_> = latest(&spool, ip, most, now)
+                .into_iter()
+                .map(|note| note.site)
+                .collect();
             sites.sort();
             sites
         };
         assert_eq!(sites("ip", 2), ["site00", "site01"]);
         assert_eq!(sites("i", 2), [""; 0], "another IP");
         for unusable in ["newer", "site09"] {
-            assert!(read(&spool, "ip", unusable).is_none());
+            assert!(read(&spool, "ip", unusable, now).is_none());
         }
         assert_eq!(remove_forgotten(&spool, now, 3).await.unwrap(), 0);
     }
