@@ -13,6 +13,10 @@ pub const SENDER_LABEL: &str = "relaypool.dev/sender";
 /// Field manager of the controller.
 pub const CONTROLLER_MANAGER: &str = "relaypool-controller";
 
+/// Field manager of what is said of an address's sites. The same for every sender: an address has one owner, and when it
+/// gets another, what the one before said must go.
+pub const SITES_MANAGER: &str = "relaypool-sites";
+
 /// Name of the sender with this ordinal.
 pub fn sender_name(pool: &str, ordinal: u32) -> String {
     format!("{pool}-{ordinal}")

@@ -37,6 +37,24 @@ use crate::validation::{sending_ip as rules, text};
         description = "The sender that owns the address"
     ),
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend"),
+    printcolumn(
+        name = "Rate",
+        type_ = "number",
+        json_path = ".status.deliveredPerSecond",
+        description = "Messages accepted per second, over the last minute"
+    ),
+    printcolumn(
+        name = "Queued",
+        type_ = "integer",
+        json_path = ".status.queued",
+        description = "Messages waiting for the address"
+    ),
+    printcolumn(
+        name = "Refusing",
+        type_ = "integer",
+        json_path = ".status.suspendedSites",
+        description = "Sites to which nothing is sent for a while, because they refuse mail from the address"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Message",
@@ -131,6 +149,15 @@ pub struct SendingIpStatus {
     /// Warm-up of today. Written by the sender that owns the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<WarmUpStatus>,
+    /// Messages accepted per second, over the last minute and all sites. Written by the sender that owns the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_per_second: Option<f64>,
+    /// Messages waiting for the address, over all sites. Written by the sender that owns the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<i64>,
+    /// Sites to which nothing is sent for a while, of all sites. Written by the sender that owns the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_sites: Option<u32>,
     /// The 50 busiest sites. Written by the sender that owns the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["site"]))]
@@ -174,6 +201,9 @@ pub struct SiteStatus {
     pub connection_limit: Option<u32>,
     /// Which limit holds mail back right now.
     pub binds: Binds,
+    /// Since when it is this limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binds_since: Option<Time>,
     /// Messages waiting.
     #[serde(default)]
     pub queued: i64,
@@ -183,10 +213,26 @@ pub struct SiteStatus {
     /// The last refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refusal: Option<Refusal>,
+    /// How the site took mail from the address in the last seven days. Absent while it took and refused none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reputation: Option<SiteReputation>,
+}
+
+/// How a site took mail from an address in the last seven days (UTC), today included.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteReputation {
+    /// Messages accepted, of those accepted and refused: 0 to 1, to three digits.
+    pub accepted_share: f64,
+    /// Messages accepted.
+    pub accepted: u64,
+    /// Replies that refused mail for what the site thinks of the address, or of how much comes from it. A dead mailbox is
+    /// none, and neither is a connection that fails.
+    pub refused: u64,
 }
 
 /// Whether mail flows on a lane (one address to one site).
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LaneState {
     /// Nothing waits.
     Idle,

@@ -8,6 +8,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use relaypool_api::conditions::{ConditionType, Readiness, SendingIpReason};
 use relaypool_api::names::sender_name;
 use relaypool_api::not_in_effect::{NotInEffect as _, notice};
+use relaypool_api::sending_ip::LaneState;
 use relaypool_api::validation::{Validate as _, summary};
 use relaypool_api::{RelayPool, SendingIp, SendingIpStatus};
 
@@ -23,6 +24,9 @@ use crate::requests::get;
 
 /// How soon to look again when the store did not know yet what the API server does.
 const STORE_LAG: Duration = Duration::from_millis(500);
+
+/// Sites that the condition SitesSuspended names; the status has more.
+const MOST_NAMED_SITES: usize = 5;
 
 /// Looks at one address.
 pub(crate) async fn reconcile(ip: Arc<SendingIp>, context: Arc<Context>) -> Result<Action, Error> {
@@ -137,6 +141,11 @@ fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
         Decision::Wait(reason, message) => conditions.readiness(Readiness::Reconciling, *reason, message),
         Decision::Stall(reason, message) => conditions.readiness(Readiness::Stalled, *reason, message),
     }
+    conditions.set_or_remove(
+        ConditionType::SitesSuspended,
+        SendingIpReason::RefusedBySites,
+        suspended_sites(ip.status.as_ref()),
+    );
     let fields = ip.spec.fields_not_in_effect(SURROUNDINGS);
     let not_in_effect = (!fields.is_empty()).then(|| notice(&fields));
     conditions.set_or_remove(
@@ -158,6 +167,34 @@ fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
     }
 }
 
+/// What the sender says of the sites to which nothing is sent for a while; none when there are no such sites.
+fn suspended_sites(status: Option<&SendingIpStatus>) -> Option<String> {
+    let status = status?;
+    let count = status.suspended_sites.filter(|count| *count > 0)?;
+    let named: Vec<String> = status
+        .sites
+        .iter()
+        .filter(|site| site.state == LaneState::Suspended)
+        .take(MOST_NAMED_SITES)
+        .map(|site| match &site.suspended_until {
+            Some(until) => format!("{} until {}", site.site, until.0),
+            None => site.site.clone(),
+        })
+        .collect();
+    let sites = if count == 1 { "site" } else { "sites" };
+    let others = usize::try_from(count).unwrap_or(usize::MAX).saturating_sub(named.len());
+    let others = if others > 0 && !named.is_empty() {
+        format!(" and {others} more")
+    } else {
+        String::new()
+    };
+    let colon = if named.is_empty() { "" } else { ": " };
+    Some(format!(
+        "nothing is sent for a while to {count} {sites}{colon}{}{others}",
+        named.join(", ")
+    ))
+}
+
 /// Whether the API server, too, knows no sender of the address. The store may be behind, and an address must never get a
 /// second sender.
 async fn still_unassigned(ip: &SendingIp, context: &Context) -> Result<bool, Error> {
@@ -170,4 +207,41 @@ async fn still_unassigned(ip: &SendingIp, context: &Context) -> Result<bool, Err
 
 fn sender_of(ip: &SendingIp) -> Option<&str> {
     ip.status.as_ref()?.sender.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(suspended: u32, sites: &[(&str, &str)]) -> Option<String> {
+        let sites: Vec<_> = sites
+            .iter()
+            .map(|(site, state)| {
+                json!({ "site": site, "state": state, "binds": "NoDemand", "suspendedUntil": "2026-11-20T10:00:00Z" })
+            })
+            .collect();
+        let status = json!({ "suspendedSites": suspended, "sites": sites });
+        suspended_sites(Some(&serde_json::from_value(status).unwrap()))
+    }
+
+    #[test]
+    fn suspended_sites_are_counted_and_some_are_named() {
+        assert_eq!(suspended_sites(None), None);
+        assert_eq!(said(0, &[("a.example", "Sending")]), None);
+        assert_eq!(
+            said(1, &[("a.example", "Suspended"), ("b.example", "Idle")]).unwrap(),
+            "nothing is sent for a while to 1 site: a.example until 2026-11-20T10:00:00Z"
+        );
+        let many = ["a", "b", "c", "d", "e", "f"].map(|site| (site, "Suspended"));
+        let message = said(80, &many).unwrap();
+        assert!(message.contains("80 sites: a until"), "{message}");
+        assert!(
+            message.ends_with("e until 2026-11-20T10:00:00Z and 75 more"),
+            "{message}"
+        );
+        // None of the busiest sites is suspended: the others are not named anywhere.
+        assert_eq!(said(3, &[]).unwrap(), "nothing is sent for a while to 3 sites");
+    }
 }

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use relaypool_api::sending_ip::SiteStatus;
 use relaypool_shaping::policy::PolicySet;
 use relaypool_smtp::client::TlsClient;
 use relaypool_spool::{AddedSlice, CommitError, Spool};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatcher::{
-    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, PoolSettings, RunState, SenderReport, SessionId,
-    SliceIntake, SliceReport, SourceIp,
+    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, LaneChanges, PoolSettings, RunState,
+    SenderReport, SessionId, SliceIntake, SliceReport, SourceIp, prune_lane_notes, write_lane_notes,
 };
 use crate::ledger::Millis;
 use crate::resolver::{MxResolver, Route, RouteError};
@@ -25,6 +27,8 @@ pub(crate) enum Event {
     RouteFound(DomainId, Result<Route, RouteError>),
     Attempted(AttemptReport),
     Closed(SessionId),
+    /// What was to be kept of lanes is in the spool.
+    LanesKept,
 }
 
 /// What is asked of the engine from outside.
@@ -40,6 +44,8 @@ pub(crate) enum Command {
     SliceReports(Reports, oneshot::Sender<Vec<SliceReport>>),
     ReportAgain(String),
     SenderReport(oneshot::Sender<SenderReport>),
+    LanesShown(Vec<(String, Vec<SiteStatus>)>),
+    LaneChanges(oneshot::Sender<LaneChanges>),
     Drain(oneshot::Sender<()>),
 }
 
@@ -81,6 +87,8 @@ pub(crate) struct Driver {
     commits: mpsc::UnboundedReceiver<Committed>,
     commit_sender: mpsc::UnboundedSender<Committed>,
     tasks: TaskTracker,
+    /// Writes what lanes know, or did so last.
+    keeping: Option<JoinHandle<()>>,
     low_space: u64,
     drained: Option<oneshot::Sender<()>>,
 }
@@ -106,6 +114,7 @@ impl Driver {
             commits,
             commit_sender,
             tasks: TaskTracker::new(),
+            keeping: None,
             low_space,
             drained: None,
         }
@@ -131,9 +140,25 @@ impl Driver {
             }
         }
         self.tasks.close();
+        self.keep_the_rest().await;
         if let Some(drained) = self.drained.take() {
             // Whoever waited may have given up.
             let _ = drained.send(());
+        }
+    }
+
+    /// Writes all that lanes know and the spool does not.
+    async fn keep_the_rest(&mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            // One that panicked has written what it could.
+            let _ = keeping.await;
+        }
+        loop {
+            let notes = self.dispatcher.last_notes(now());
+            if notes.is_empty() {
+                return;
+            }
+            write_lane_notes(&self.spool, &notes).await;
         }
     }
 
@@ -154,6 +179,7 @@ impl Driver {
             Event::RouteFound(domain, found) => self.dispatcher.route_found(domain, found, now()),
             Event::Attempted(report) => self.dispatcher.attempted(report, now()),
             Event::Closed(session) => self.dispatcher.session_closed(session, now()),
+            Event::LanesKept => self.dispatcher.lanes_kept(),
         }
     }
 
@@ -171,6 +197,10 @@ impl Driver {
             Command::ReportAgain(id) => self.dispatcher.report_again(&id),
             Command::SenderReport(answer) => {
                 let _ = answer.send(self.dispatcher.sender_report(now()));
+            }
+            Command::LanesShown(shown) => self.dispatcher.lanes_shown(shown),
+            Command::LaneChanges(answer) => {
+                let _ = answer.send(self.dispatcher.take_lane_changes());
             }
             Command::Drain(drained) => {
                 self.drained = Some(drained);
@@ -273,6 +303,20 @@ impl Driver {
                         let _ = recording.await;
                         let _ = events.send(Event::Closed(session));
                     });
+                }
+                Effect::KeepLanes(notes) => {
+                    let spool = self.spool.clone();
+                    self.keeping = Some(tokio::spawn(async move {
+                        write_lane_notes(&spool, &notes).await;
+                        let _ = events.send(Event::LanesKept);
+                    }));
+                }
+                Effect::PruneLanes(now) => {
+                    let spool = self.spool.clone();
+                    self.keeping = Some(tokio::spawn(async move {
+                        prune_lane_notes(&spool, now).await;
+                        let _ = events.send(Event::LanesKept);
+                    }));
                 }
                 Effect::Open(start) => {
                     self.tasks.spawn(session::run(*start, self.tls.clone(), events));

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use relaypool_api::delivery_slice::SliceRow;
 use relaypool_api::message::MessageSnapshot;
+use relaypool_api::sending_ip::SiteStatus;
 use relaypool_shaping::policy::PolicySet;
 use relaypool_spool::{Batch, CommitError, OpenError, Options, ReadError, Spool, SpoolFailure};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatcher::{
-    Dispatcher, IntakeError, KeyRing, PoolSettings, RunState, SenderReport, SliceIntake, SliceReport, SourceIp,
+    Dispatcher, IntakeError, KeyRing, LaneChanges, PoolSettings, RunState, SenderReport, SliceIntake, SliceReport,
+    SourceIp,
 };
 use crate::driver::{Accepted, Command, Driver, Reports, now};
 use crate::ledger::Millis;
@@ -190,6 +192,19 @@ impl Engine {
         let (answer, report) = oneshot::channel();
         self.send(Command::SenderReport(answer)).await?;
         report.await.map_err(|_| EngineEnded)
+    }
+
+    /// Tells what the status of SendingIps shows of their sites, before they become this sender's: a lane of which nothing is
+    /// in the spool begins with it.
+    pub async fn lanes_shown(&self, shown: Vec<(String, Vec<SiteStatus>)>) -> Result<(), EngineEnded> {
+        self.send(Command::LanesShown(shown)).await
+    }
+
+    /// Suspensions and recoveries of lanes since the last call.
+    pub async fn lane_changes(&self) -> Result<LaneChanges, EngineEnded> {
+        let (answer, changes) = oneshot::channel();
+        self.send(Command::LaneChanges(answer)).await?;
+        changes.await.map_err(|_| EngineEnded)
     }
 
     /// A small named value in the spool.

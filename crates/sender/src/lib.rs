@@ -15,12 +15,16 @@ mod dispatcher;
 mod driver;
 mod engine;
 pub mod keys;
+mod lane_metrics;
 mod ledger;
 mod metrics;
 pub mod resolver;
 mod session;
 
-pub use dispatcher::{IntakeError, KeyRing, LaneReport, PoolSettings, RunState, SenderReport, SliceReport, SourceIp};
+pub use dispatcher::{
+    ChangeCounts, IntakeError, IpReport, KeyRing, LaneChange, LaneChangeKind, LaneChanges, LaneReport, PoolSettings,
+    RunState, SenderReport, SliceReport, SourceIp,
+};
 pub use driver::Accepted;
 pub use engine::{Engine, EngineConfig, EngineEnded, EngineError, NewSlice};
 pub use ledger::DamagedRecord;

@@ -1,4 +1,5 @@
-//! Metrics of one sender. Labels have few values: outcomes and bounce categories, never domains or addresses.
+//! Metrics of one sender. Labels have few values: outcomes and bounce categories, never domains or addresses, but for
+//! the sites of the busiest lanes.
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use relaypool_bounce::Category;
+
+use crate::lane_metrics::LaneMetrics;
 
 /// What became of an attempt, or of a message without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -44,6 +47,7 @@ pub struct SenderMetrics {
     pub(crate) delivery_rate: Gauge<f64, AtomicU64>,
     pub(crate) relay_rate: Gauge<f64, AtomicU64>,
     pub(crate) report_failures: Counter,
+    pub(crate) lanes: LaneMetrics,
 }
 
 impl SenderMetrics {
@@ -58,6 +62,7 @@ impl SenderMetrics {
             delivery_rate: Gauge::default(),
             relay_rate: Gauge::default(),
             report_failures: Counter::default(),
+            lanes: LaneMetrics::default(),
         };
         let registry = registry.sub_registry_with_prefix("relaypool_sender");
         registry.register(
@@ -101,6 +106,7 @@ impl SenderMetrics {
             "Reports that the API server did not take",
             metrics.report_failures.clone(),
         );
+        metrics.lanes.register(registry);
         metrics
     }
 

@@ -64,6 +64,11 @@ pub(crate) fn note(name: &str) -> UserKey {
     tagged(NOTE, name.as_bytes())
 }
 
+/// The name in a key made by [`note`]; `None` for any other key.
+pub(crate) fn parse_note(key: &[u8]) -> Option<&str> {
+    str::from_utf8(key.strip_prefix(&[NOTE])?).ok()
+}
+
 pub(crate) fn content(id: &ContentId) -> UserKey {
     UserKey::from(id.as_bytes())
 }

@@ -38,6 +38,6 @@ pub use error::{CommitError, OpenError, ReadError, Refusal, SpoolFailure};
 pub use identity::{ContentId, MessageKey, SliceNumber};
 pub use options::Options;
 pub use record::{NewSlice, SliceRecord};
-pub use scan::Messages;
+pub use scan::{Messages, Notes};
 pub use spool::Spool;
 pub use statistics::Statistics;

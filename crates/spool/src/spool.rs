@@ -12,8 +12,8 @@ use crate::keys::{self, Table};
 use crate::record::StoredSlice;
 use crate::store::Store;
 use crate::{
-    Batch, Commit, CommitError, Committed, ContentId, MessageKey, Messages, OpenError, Options, ReadError, SliceNumber,
-    SliceRecord, SpoolFailure, Statistics,
+    Batch, Commit, CommitError, Committed, ContentId, MessageKey, Messages, Notes, OpenError, Options, ReadError,
+    SliceNumber, SliceRecord, SpoolFailure, Statistics,
 };
 
 /// A handle of an open spool. Clones are handles of the same spool.
@@ -156,6 +156,11 @@ impl Spool {
     /// The note of this name.
     pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
         self.value(Table::Index, keys::note(name))
+    }
+
+    /// All notes whose name begins with `prefix`.
+    pub fn notes(&self, prefix: &str) -> Result<Notes, ReadError> {
+        self.read(|store| Ok(Notes::new(store.scan(Table::Index, &keys::note(prefix)))))
     }
 
     /// Bytes free for this process on the file system that holds the spool.

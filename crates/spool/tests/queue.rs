@@ -372,3 +372,33 @@ async fn free_space_is_that_of_the_file_system() {
     // Others use the disk as well: equal to within a gibibyte.
     assert!(spool.free_space().unwrap().abs_diff(expected) < 1 << 30);
 }
+
+#[tokio::test]
+async fn notes_are_found_by_the_start_of_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let mut batch = Batch::new();
+    batch.add_content(content_id(1), content_bytes(1));
+    batch.add_slice(new_slice("lane/", 1, 1));
+    for name in ["lane/b", "lane/a", "lane", "lanes/a", "Lane/a", "warm-up/a"] {
+        batch.set_note(name, name.as_bytes().to_vec());
+    }
+    spool.commit(batch).await.unwrap();
+    let names = |prefix: &str| {
+        let notes = spool.notes(prefix).unwrap().map(Result::unwrap);
+        notes
+            .inspect(|(name, value)| assert_eq!(name.as_bytes(), value))
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("lane/"), ["lane/a", "lane/b"]);
+    assert_eq!(names("nothing"), [""; 0]);
+    assert_eq!(names("").len(), 6);
+
+    let before = spool.notes("lane/").unwrap();
+    let mut batch = Batch::new();
+    batch.remove_note("lane/a");
+    spool.commit(batch).await.unwrap();
+    assert_eq!(names("lane/"), ["lane/b"]);
+    assert_eq!(before.count(), 2, "as it was when the iterator was made");
+}

@@ -61,6 +61,8 @@ reasons! {
         Assigned,
         /// `suspend` is set: nothing is sent from the address, as asked.
         Suspended,
+        /// Sites refuse mail from the address; the message names some of them, and until when nothing is sent to each.
+        RefusedBySites,
         /// The pool has no sender that could own the address yet.
         WaitingForSender,
         /// The sender that owns the address has not reported within the last minute.

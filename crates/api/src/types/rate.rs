@@ -78,6 +78,15 @@ impl Rate {
         self.unit
     }
 
+    /// The rate of so many messages per second, to three digits or so; none for what is no rate.
+    pub fn of_messages_per_second(messages: f64) -> Option<Self> {
+        let units = [RateUnit::Second, RateUnit::Minute, RateUnit::Hour, RateUnit::Day];
+        let enough = |unit: &RateUnit| messages * unit.seconds() as f64 >= 100.0;
+        let unit = units.into_iter().find(enough).unwrap_or(RateUnit::Day);
+        let messages = (messages * unit.seconds() as f64).round();
+        (messages.is_finite() && messages >= 1.0).then(|| Self::new(messages as u64, unit))?
+    }
+
     /// Messages per second.
     pub fn per_second(self) -> f64 {
         self.messages as f64 / self.unit.seconds() as f64

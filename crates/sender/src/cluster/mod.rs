@@ -3,7 +3,9 @@
 //! While the API server is away, the sender goes on with what it knows.
 
 mod configuration;
+mod lane_events;
 mod reports;
+mod sites;
 mod watched;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,6 +20,7 @@ use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use relaypool_api::message::MessageSnapshot;
 use relaypool_api::names::{POOL_LABEL, SENDER_LABEL, label_value, signing_keys_secret};
+use relaypool_api::sending_ip::SiteStatus;
 use relaypool_api::validation::Validate;
 use relaypool_api::{Delivery, DeliverySlice, MxPolicy, RelayPool, SendingIp};
 
@@ -188,6 +191,7 @@ impl Follower {
         if wanted == self.configuration {
             return Ok(());
         }
+        self.engine.lanes_shown(self.shown_of_new_ips(&wanted)).await?;
         wanted
             .apply(&self.configuration, &self.engine, &self.config.identity.pool)
             .await?;
@@ -197,6 +201,18 @@ impl Follower {
         }
         self.configuration = wanted;
         Ok(())
+    }
+
+    /// What the status of IPs shows that were not this sender's so far: what their owner before learned of their sites.
+    fn shown_of_new_ips(&self, wanted: &Configuration) -> Vec<(String, Vec<SiteStatus>)> {
+        let known: HashSet<String> = self.configuration.ips.iter().map(ResourceExt::name_any).collect();
+        let new: HashSet<String> = wanted.ips.iter().map(ResourceExt::name_any).collect();
+        self.ips
+            .objects()
+            .into_iter()
+            .map(|ip| (ip.name_any(), ip.status.unwrap_or_default().sites))
+            .filter(|(name, sites)| new.contains(name) && !known.contains(name) && !sites.is_empty())
+            .collect()
     }
 
     fn wanted(&self) -> Configuration {

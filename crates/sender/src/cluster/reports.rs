@@ -1,6 +1,5 @@
 //! What a sender tells the API server: bounded, coalesced, and never in the way of sending.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +9,16 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
 use relaypool_api::conditions::{DeliverySliceReason, Readiness};
 use relaypool_api::delivery_slice::DeliverySliceStatus;
-use relaypool_api::names::sender_manager;
+use relaypool_api::names::{SITES_MANAGER, sender_manager};
 use relaypool_api::relay_pool::SenderStatus;
-use relaypool_api::sending_ip::SiteStatus;
-use relaypool_api::{DeliverySlice, RelayPool, RelayPoolStatus, SendingIp, SendingIpStatus};
+use relaypool_api::{DeliverySlice, RelayPool, RelayPoolStatus, SendingIp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::ClusterConfig;
+use super::lane_events::{LaneEvents, LaneNotices};
+use super::sites::SiteStatuses;
 use crate::dispatcher::{SenderReport, SliceReport};
 use crate::engine::{Engine, EngineEnded};
 use crate::metrics::SenderMetrics;
@@ -31,8 +31,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const WRITES_AT_ONCE: usize = 10;
 /// A write that takes longer is given up and repeated later.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Sites in the status of one address.
-const MOST_SITES: usize = 50;
 
 /// Writes statuses: slices, addresses, and the sender's entry at the pool.
 pub(super) struct Reporter {
@@ -44,7 +42,9 @@ pub(super) struct Reporter {
     engine: Engine,
     metrics: Arc<SenderMetrics>,
     interval: Duration,
-    sites_written: HashMap<String, Vec<SiteStatus>>,
+    sites: SiteStatuses,
+    notices: LaneNotices,
+    events: LaneEvents,
 }
 
 impl Reporter {
@@ -55,11 +55,13 @@ impl Reporter {
             pool: config.identity.pool.clone(),
             slices: Api::namespaced(client.clone(), namespace),
             ips: Api::namespaced(client.clone(), namespace),
-            pools: Api::namespaced(client, namespace),
+            pools: Api::namespaced(client.clone(), namespace),
             engine,
             metrics,
             interval: config.report_interval,
-            sites_written: HashMap::new(),
+            sites: SiteStatuses::new(config.report_interval),
+            notices: LaneNotices::default(),
+            events: LaneEvents::start(client, &config.identity),
         }
     }
 
@@ -67,7 +69,6 @@ impl Reporter {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heartbeat_due = Instant::now();
-        let mut sites_due = Instant::now();
         loop {
             look.tick().await;
             for report in self.engine.due_slice_reports(self.interval, WRITES_AT_ONCE).await? {
@@ -78,13 +79,15 @@ impl Reporter {
             let report = self.engine.report().await?;
             self.metrics.delivery_rate.set(report.delivery_per_second);
             self.metrics.relay_rate.set(report.relay_per_second);
+            self.metrics.lanes.set(&report);
             if Instant::now() >= heartbeat_due {
                 heartbeat_due = Instant::now() + HEARTBEAT;
                 self.write_heartbeat(&report).await;
             }
-            if Instant::now() >= sites_due {
-                sites_due = Instant::now() + self.interval;
-                self.write_sites(&report).await;
+            self.write_sites(&report).await;
+            let changes = self.engine.lane_changes().await?;
+            for notice in self.notices.of(changes, Instant::now()) {
+                self.events.publish(notice);
             }
         }
     }
@@ -114,30 +117,24 @@ impl Reporter {
     }
 
     async fn write_sites(&mut self, report: &SenderReport) {
-        let mut by_ip: HashMap<&str, Vec<SiteStatus>> = HashMap::new();
-        for lane in &report.lanes {
-            let sites = by_ip.entry(&lane.ip).or_default();
-            if sites.len() < MOST_SITES {
-                sites.push(lane.site.clone());
-            }
-        }
-        for (ip, mut sites) in by_ip {
-            sites.sort_by(|one, other| one.site.cmp(&other.site));
-            if self.sites_written.get(ip) == Some(&sites) {
-                continue;
-            }
-            let status = SendingIpStatus {
-                sites: sites.clone(),
-                ..SendingIpStatus::default()
-            };
-            if self.write::<SendingIp, _>(&self.ips, ip, &status).await {
-                self.sites_written.insert(ip.to_owned(), sites);
-            }
+        for (ip, status) in self.sites.due(report, WRITES_AT_ONCE, Instant::now()) {
+            let done = self
+                .write_as::<SendingIp, _>(SITES_MANAGER, &self.ips, &ip, &status)
+                .await;
+            self.sites.attempted(ip, done.then_some(status), Instant::now());
         }
     }
 
     /// Applies this sender's part of a status. An object that is gone needs none.
     async fn write<K, S>(&self, api: &Api<K>, name: &str, status: &S) -> bool
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        S: Serialize + std::fmt::Debug,
+    {
+        self.write_as(&sender_manager(&self.sender), api, name, status).await
+    }
+
+    async fn write_as<K, S>(&self, manager: &str, api: &Api<K>, name: &str, status: &S) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
         S: Serialize + std::fmt::Debug,
@@ -148,7 +145,7 @@ impl Reporter {
             "metadata": { "name": name },
             "status": status,
         });
-        let parameters = PatchParams::apply(&sender_manager(&self.sender)).force();
+        let parameters = PatchParams::apply(manager).force();
         let patch = Patch::Apply(patch);
         match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(name, &parameters, &patch)).await {
             Ok(Ok(_)) => true,

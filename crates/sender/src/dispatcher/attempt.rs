@@ -214,8 +214,8 @@ impl Dispatcher {
         verdict: Option<&Verdict>,
         now: Millis,
     ) {
-        let (Some(lane), Some(sent)) = (lane, sent) else { return };
-        let lane = self.lane_mut(lane);
+        let (Some(id), Some(sent)) = (lane, sent) else { return };
+        let lane = self.lane_mut(id);
         match (attempt, verdict) {
             (Attempt::Accepted, _) => {
                 lane.pacer.accepted(pacer_time(now), sent);
@@ -232,8 +232,9 @@ impl Dispatcher {
                 });
                 lane.failed += u64::from(verdict.action == Action::Fail);
             }
-            (_, None) => lane.pacer.unused(sent),
+            (_, None) => return lane.pacer.unused(sent),
         }
+        self.lane_learned(id, verdict, now);
     }
 
     fn count(&mut self, key: MessageKey, attempt: &Attempt, verdict: Option<&Verdict>, decision: &Decision) {

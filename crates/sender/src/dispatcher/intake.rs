@@ -118,6 +118,7 @@ impl Dispatcher {
 
     /// Reads back everything that was in the spool when the process ended.
     pub(crate) fn recover(&mut self, now: Millis) -> Result<(), IntakeError> {
+        self.timers.set(now, Timer::PruneLanes);
         for record in self.spool.slices()? {
             let details: SliceDetails = decode("slice", &record.details)?;
             let run = self.recovered_run(&record, &details.name)?;

@@ -16,6 +16,8 @@ use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
 
 use super::deferred::Deferred;
+use super::lane_history::LaneHistory;
+use super::lane_keeping::Unkept;
 use super::lane_queue::LaneQueue;
 use super::meter::Meter;
 use super::path_state::Trouble;
@@ -63,6 +65,8 @@ pub(crate) struct Lane {
     pub(crate) deferred: Deferred,
     /// What is wrong with the path.
     pub(crate) trouble: Option<Trouble>,
+    pub(crate) history: LaneHistory,
+    pub(crate) unkept: Unkept,
 }
 
 /// The last thing a site refused on a lane.
@@ -124,7 +128,14 @@ pub(crate) struct Assignment {
 }
 
 impl Lane {
-    pub(crate) fn new(ip: String, site: String, pacer: Pacer, policy: Arc<EffectivePolicy>, route: Arc<Route>) -> Self {
+    pub(crate) fn new(
+        ip: String,
+        site: String,
+        pacer: Pacer,
+        policy: Arc<EffectivePolicy>,
+        route: Arc<Route>,
+        now: Millis,
+    ) -> Self {
         Self {
             ip,
             site,
@@ -143,6 +154,8 @@ impl Lane {
             last_refusal: None,
             deferred: Deferred::default(),
             trouble: None,
+            history: LaneHistory::new(now),
+            unkept: Unkept::default(),
         }
     }
 

@@ -16,14 +16,20 @@ mod deferred;
 mod intake;
 mod ip_choice;
 mod lane;
+mod lane_history;
+mod lane_keeping;
+mod lane_note;
 mod lane_queue;
+mod lane_report;
 mod meter;
 mod next_attempt;
 mod path_state;
 mod report;
+mod reputation;
 mod routing;
 mod rules;
 mod run;
+mod significant;
 mod slice;
 mod source_ip;
 mod starved;
@@ -47,7 +53,11 @@ pub(crate) use attempt::{Attempt, AttemptReport};
 pub use intake::IntakeError;
 pub(crate) use intake::SliceIntake;
 pub(crate) use lane::{Assignment, LaneId, SessionId, SessionStart};
-pub use report::{LaneReport, SenderReport, SliceReport};
+pub use lane_history::{ChangeCounts, LaneChange, LaneChangeKind, LaneChanges};
+pub(crate) use lane_note::LaneNote;
+pub(crate) use lane_note::{prune as prune_lane_notes, write as write_lane_notes};
+pub use lane_report::{IpReport, LaneReport, SenderReport};
+pub use report::SliceReport;
 pub(crate) use run::RunContent;
 pub use run::{KeyRing, RunState};
 pub use source_ip::SourceIp;
@@ -55,6 +65,7 @@ pub use source_ip::SourceIp;
 use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
 use lane::Lane;
+use lane_keeping::LaneKeeping;
 use lane_queue::LaneQueue;
 use meter::Meter;
 use routing::DomainEntry;
@@ -70,6 +81,10 @@ pub(crate) enum Effect {
     LookUp(DomainId, Domain),
     /// Wait until the last result of a session that is over is durable, and say again that it is over.
     Settle(SessionId, Commit),
+    /// Write what lanes know, durably, and say when it is done by [`Dispatcher::lanes_kept`].
+    KeepLanes(Vec<LaneNote>),
+    /// Remove what is known of lanes not used for long before this moment, and answer likewise.
+    PruneLanes(Millis),
     /// Open a session; it reports by [`Dispatcher::attempted`] and [`Dispatcher::session_closed`].
     Open(Box<SessionStart>),
 }
@@ -134,6 +149,8 @@ pub(crate) struct Dispatcher {
     unrouted: LaneQueue,
     /// Lanes whose connections wait for the sender's own limit.
     starved: Starved,
+    keeping: LaneKeeping,
+    lane_changes: LaneChanges,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -163,6 +180,8 @@ impl Dispatcher {
             timers: Timers::default(),
             unrouted: LaneQueue::default(),
             starved: Starved::default(),
+            keeping: LaneKeeping::default(),
+            lane_changes: LaneChanges::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),
@@ -193,12 +212,15 @@ impl Dispatcher {
                 Timer::Lane(lane) => self.lane_woken(lane, now),
                 Timer::Rules(lane) => self.rules_due(lane, now),
                 Timer::Start(run) => self.release_parked(run),
+                Timer::KeepLanes => self.keeping_woken(),
+                Timer::PruneLanes => self.prune_lanes(now),
             }
         }
         for _ in 0..ROUTED_AT_ONCE {
             let Some((_, key)) = self.unrouted.pop() else { break };
             self.route(key, now);
         }
+        self.keep_lanes(now);
     }
 
     /// Replaces what is wanted with a Delivery. Acts on what is queued at once.
@@ -229,7 +251,10 @@ impl Dispatcher {
         }
         if mode_changes {
             for index in 0..self.lanes.len() {
-                self.renew_limits(LaneId(u32::try_from(index).expect("lanes are fewer than 2^32")), now);
+                let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
+                self.renew_limits(lane, now);
+                // A lane that was held by what it had learned would not be asked again otherwise.
+                self.work(lane, now);
             }
         }
     }
@@ -256,6 +281,7 @@ impl Dispatcher {
     /// Stops giving out work: sessions end after the message they are at.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
+        self.keep_everything_at_once();
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in sessions {
             self.starved.session_busy(session);

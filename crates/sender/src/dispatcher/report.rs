@@ -1,4 +1,4 @@
-//! What a sender tells of its slices, its lanes and itself.
+//! What a sender tells of its slices.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,11 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use relaypool_api::delivery::{DomainProgress, LogStatus, ReasonCount};
 use relaypool_api::delivery_slice::{DeliverySliceStatus, MessageDetail, SlicePhase, StatusRanges};
 use relaypool_api::index_ranges::IndexRanges;
-use relaypool_api::sending_ip::{Binds, LaneState, Refusal, SiteStatus};
 use relaypool_spool::SliceNumber;
 
 use super::Dispatcher;
-use super::lane::{Lane, pacer_time};
 use super::run::Signing;
 use super::slice::{DomainId, Place, Slice, Slot};
 use crate::ledger::{MessageStatus, Millis};
@@ -38,34 +36,6 @@ pub struct SliceReport {
     pub missing_keys: Vec<String>,
     /// The status, without conditions.
     pub status: DeliverySliceStatus,
-}
-
-/// How a lane stands.
-#[derive(Debug, Clone)]
-pub struct LaneReport {
-    /// Name of the SendingIp.
-    pub ip: String,
-    /// Accepted since the process started.
-    pub sent: u64,
-    /// Given up since the process started.
-    pub failed: u64,
-    /// For SendingIp.status.
-    pub site: SiteStatus,
-}
-
-/// How the sender stands.
-#[derive(Debug, Clone, Default)]
-pub struct SenderReport {
-    /// Messages that have not come to their end.
-    pub queued: u64,
-    /// Open connections.
-    pub connections: u64,
-    /// Messages taken in per second.
-    pub relay_per_second: f64,
-    /// Messages accepted by receiving hosts per second.
-    pub delivery_per_second: f64,
-    /// Lanes that were ever used, busiest first.
-    pub lanes: Vec<LaneReport>,
 }
 
 impl Dispatcher {
@@ -128,21 +98,6 @@ impl Dispatcher {
         }
     }
 
-    /// Reports on the sender and its lanes.
-    pub(crate) fn sender_report(&mut self, now: Millis) -> SenderReport {
-        let mut lanes: Vec<LaneReport> = (0..self.lanes.len())
-            .map(|index| self.lane_report(index, now))
-            .collect();
-        lanes.sort_by_key(|lane| std::cmp::Reverse((lane.site.queued, lane.sent)));
-        SenderReport {
-            queued: self.slices.values().map(|slice| u64::from(slice.unfinished)).sum(),
-            connections: self.sessions.len() as u64,
-            relay_per_second: self.relayed.per_second(now),
-            delivery_per_second: self.delivered.per_second(now),
-            lanes,
-        }
-    }
-
     fn slice_report(&self, slice: &Slice, now: Millis) -> SliceReport {
         let run = self.run(slice.run);
         let missing_keys = match &run.signing {
@@ -197,50 +152,6 @@ impl Dispatcher {
         }
         largest_domains(by_domain.into_values().collect())
     }
-
-    fn lane_report(&mut self, index: usize, now: Millis) -> LaneReport {
-        let rate_limit = self.limits_of(&self.lanes[index], now).rate;
-        let lane = &mut self.lanes[index];
-        let at = pacer_time(now);
-        let suspended_until = lane.pacer.suspended_until(at);
-        let state = match (suspended_until, lane.queue.is_empty() && lane.open == 0) {
-            (Some(_), _) => LaneState::Suspended,
-            (None, true) => LaneState::Idle,
-            (None, false) => LaneState::Sending,
-        };
-        let binds = if lane.queue.is_empty() && suspended_until.is_none() {
-            Binds::NoDemand
-        } else {
-            lane.pacer.binds(at)
-        };
-        LaneReport {
-            ip: lane.ip.clone(),
-            sent: lane.sent,
-            failed: lane.failed,
-            site: SiteStatus {
-                site: lane.site.clone(),
-                state,
-                connections: u32::try_from(lane.open).unwrap_or(u32::MAX),
-                delivered_per_second: lane.delivered.per_second(now),
-                rate_limit,
-                connection_limit: Some(lane.pacer.connection_limit()),
-                binds,
-                queued: i64::try_from(lane.queue.len()).unwrap_or(i64::MAX),
-                suspended_until: suspended_until.map(|until| time(Millis::try_from(until.as_millis()).unwrap_or(now))),
-                last_refusal: last_refusal(lane),
-            },
-        }
-    }
-}
-
-fn last_refusal(lane: &Lane) -> Option<Refusal> {
-    let refusal = lane.last_refusal.as_ref()?;
-    Some(Refusal {
-        at: time(refusal.at),
-        reply: refusal.reply.chars().take(500).collect(),
-        category: refusal.category.to_owned(),
-        retry_after: refusal.retry_after.map(Into::into),
-    })
 }
 
 fn ranges(slots: &[Slot]) -> StatusRanges {
@@ -355,7 +266,7 @@ fn log_status(status: MessageStatus) -> LogStatus {
     }
 }
 
-fn time(at: Millis) -> Time {
+pub(super) fn time(at: Millis) -> Time {
     let at = i64::try_from(at).unwrap_or(i64::MAX);
     Time(Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use relaypool_api::{Domain, EmailAddress};
-use relaypool_shaping::pacer::Pacer;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_shaping::retry::RetrySchedule;
 use relaypool_shaping::site::{Site, best_preference};
@@ -13,7 +12,7 @@ use relaypool_spool::{MessageKey, SliceNumber};
 
 use super::attempt::Attempt;
 use super::ip_choice::{Seeker, choose};
-use super::lane::{Lane, LaneId};
+use super::lane::LaneId;
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
 use super::source_ip::SourceIp;
@@ -131,6 +130,7 @@ impl Dispatcher {
 
     /// Replaces the sending IPs of this sender. Messages of an IP that is gone find another.
     pub(crate) fn set_ips(&mut self, ips: Vec<SourceIp>, now: Millis) {
+        self.recall_lanes(&ips, now);
         self.ips = ips.into_iter().map(|ip| (ip.name.clone(), ip)).collect();
         for index in 0..self.lanes.len() {
             let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
@@ -171,7 +171,7 @@ impl Dispatcher {
         let Some(ip) = chosen else {
             return self.park(run, key, &Hold::NoSendingIp);
         };
-        let lane = self.lane_for(&ip, known);
+        let lane = self.lane_for(&ip, known, now);
         self.enqueue(lane, run, domain, key, now);
     }
 
@@ -180,21 +180,15 @@ impl Dispatcher {
         self.lane_ids.get(site)?.get(ip).copied()
     }
 
-    fn lane_for(&mut self, ip: &str, known: &KnownRoute) -> LaneId {
+    fn lane_for(&mut self, ip: &str, known: &KnownRoute, now: Millis) -> LaneId {
         if let Some(id) = self.lane_id(ip, &known.lane_name) {
             // The freshest look-up serves the whole lane.
             self.lane_mut(id).route = Arc::clone(&known.route);
             return id;
         }
         let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
-        let pacer = Pacer::new(self.pacer_limits(&known.policy));
-        let lane = Lane::new(
-            ip.to_owned(),
-            known.lane_name.clone(),
-            pacer,
-            Arc::clone(&known.policy),
-            Arc::clone(&known.route),
-        );
+        let name = (ip.to_owned(), known.lane_name.clone());
+        let lane = self.new_lane(name, &known.policy, &known.route, now);
         self.lanes.push(lane);
         let of_site = self.lane_ids.entry(known.lane_name.clone()).or_default();
         of_site.insert(ip.to_owned(), id);

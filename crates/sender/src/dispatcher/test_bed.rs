@@ -163,6 +163,7 @@ impl Bed {
         match effect {
             Effect::LookUp(domain, name) => self.dispatcher.route_found(domain, Ok(route(&name)), self.now),
             Effect::Settle(session, _) => self.dispatcher.session_closed(session, self.now),
+            Effect::KeepLanes(_) | Effect::PruneLanes(_) => self.dispatcher.lanes_kept(),
             Effect::Open(start) => self.flights.push(Flight {
                 session: start.id,
                 key: start.first.key,

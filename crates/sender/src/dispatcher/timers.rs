@@ -22,6 +22,10 @@ pub(crate) enum Timer {
     Rules(LaneId),
     /// A message is to be tried again.
     Due(MessageKey),
+    /// Lanes that changed are to be written.
+    KeepLanes,
+    /// Lanes that were not used for long are to be forgotten.
+    PruneLanes,
 }
 
 #[derive(Debug, Default)]

@@ -14,17 +14,9 @@ pub(super) struct Buckets([Option<Bucket>; 3]);
 /// What a lane's rates are called when they bind, in the order of `Buckets`.
 const NAMES: [Binds; 3] = [Binds::PolicyRate, Binds::PolicyRate, Binds::PoolShare];
 
-fn rates(limits: &PacerLimits) -> [Option<Rate>; 3] {
-    [
-        limits.rate,
-        limits.adaptive.as_ref().and_then(|adaptive| adaptive.max_rate),
-        limits.share.as_ref().and_then(|share| share.rate),
-    ]
-}
-
 impl Buckets {
     pub(super) fn new(limits: &PacerLimits) -> Self {
-        Self(rates(limits).map(|rate| rate.map(Bucket::new)))
+        Self(limits.rates().map(|rate| rate.map(Bucket::new)))
     }
 
     /// New rates; a rate that stays keeps what was taken from it, a new one takes over what was taken before it.

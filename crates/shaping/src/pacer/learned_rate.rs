@@ -209,6 +209,13 @@ impl LearnedRate {
         });
     }
 
+    /// At this rate, which was borne before.
+    pub(super) fn found(&mut self, now: Duration, rate: f64) {
+        if rate.is_finite() && rate > 0.0 {
+            self.cap = Some(Cap::new(now, rate.clamp(LEAST, MOST)).held());
+        }
+    }
+
     /// The rate between the last refusal that may have been about it, and this one.
     pub(super) fn measure(&self, at: Duration, taken: u64) -> Option<f64> {
         self.mark.and_then(|mark| mark.measure(at, taken))

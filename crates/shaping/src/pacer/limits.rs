@@ -40,6 +40,15 @@ pub struct AdaptiveLimits {
 }
 
 impl PacerLimits {
+    /// The rates that are hard limits: of the policy, the bound of learning, the share.
+    pub(super) fn rates(&self) -> [Option<Rate>; 3] {
+        [
+            self.rate,
+            self.adaptive.as_ref().and_then(|adaptive| adaptive.max_rate),
+            self.share.as_ref().and_then(|share| share.rate),
+        ]
+    }
+
     /// The same with zeros raised to one: a lane that may never open a connection would hold its mail for ever.
     pub(super) fn usable(mut self) -> Self {
         self.connections = self.connections.max(1);

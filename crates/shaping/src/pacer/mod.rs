@@ -21,6 +21,7 @@ mod learned_rate;
 mod learning;
 mod limits;
 mod recovery;
+mod shown;
 mod throughput;
 mod window;
 
@@ -36,6 +37,7 @@ use breaker::Incident;
 use bucket::Buckets;
 use learning::Learning;
 pub use limits::{AdaptiveLimits, PacerLimits, Share};
+pub use shown::Shown;
 
 /// How long a limit counts as binding after it last held something back.
 const RECENTLY: Duration = Duration::from_secs(10);
@@ -334,6 +336,14 @@ impl Pacer {
     pub fn learned_rate(&self) -> Option<f64> {
         self.limits.adaptive.as_ref()?;
         self.learning.rate.rate()
+    }
+
+    /// The rate in force, where there is one: the least of what policies, a share and learning say.
+    pub fn rate_limit(&self) -> Option<Rate> {
+        let hard = self.limits.rates().into_iter().flatten();
+        let learned = self.learned_rate().and_then(Rate::of_messages_per_second);
+        hard.chain(learned)
+            .min_by(|one, other| one.per_second().total_cmp(&other.per_second()))
     }
 
     /// Sends nothing until then: a reply rule, or a person, says so.

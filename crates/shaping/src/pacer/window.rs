@@ -79,6 +79,23 @@ impl Default for Window {
 }
 
 impl Window {
+    /// A window of a size that was found to be what is borne.
+    pub(super) fn found(size: u32) -> Self {
+        let size = size.clamp(1, LARGEST);
+        Self {
+            size,
+            proven: size,
+            step: 0,
+            target: size,
+            hold: Some(Hold {
+                accepted: HOLDS[0].0,
+                from: Duration::ZERO,
+                until: LONGEST_HOLD,
+            }),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn size(&self) -> u32 {
         self.size
     }
