@@ -67,6 +67,8 @@ described! {
         Published,
         /// The address resolves to the EHLO name and the name back to the address.
         ForwardConfirmed,
+        /// The warm-up does not go on to its next stage: a provider refused mail for reputation or rate.
+        WarmUpHeld,
         /// Fields are set that this version accepts but does not act upon.
         NotInEffect,
         /// No DkimKey fits the sender's domain: the mail is not signed.
@@ -85,6 +87,7 @@ impl ConditionType {
             self,
             Self::Reconciling
                 | Self::Stalled
+                | Self::WarmUpHeld
                 | Self::NotInEffect
                 | Self::DkimMissing
                 | Self::ValidityClamped
@@ -97,7 +100,7 @@ impl ConditionType {
         use ConditionType::*;
         match kind {
             "RelayPool" => &[Ready, Reconciling, Stalled, NotInEffect],
-            "SendingIp" => &[Ready, Reconciling, Stalled, ForwardConfirmed, NotInEffect],
+            "SendingIp" => &[Ready, Reconciling, Stalled, ForwardConfirmed, WarmUpHeld, NotInEffect],
             "MxPolicy" => &[Ready, Reconciling, Stalled, Conflicting, NotInEffect],
             "DkimKey" => &[Ready, Reconciling, Stalled, Published, NotInEffect],
             "Delivery" => &[
