@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relaypool_shaping::policy::PolicySet;
+use relaypool_shaping::warm_up::Reservation;
 use relaypool_smtp::client::TlsClient;
 use relaypool_spool::{AddedSlice, CommitError, Spool};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,8 @@ pub(crate) enum Event {
     RouteFound(DomainId, Result<Route, RouteError>),
     Attempted(AttemptReport),
     Closed(SessionId),
+    /// Room for the warm-up of a sending IP is on disk.
+    Reserved(String, Reservation),
 }
 
 /// What is asked of the engine from outside.
@@ -131,6 +134,7 @@ impl Driver {
             }
         }
         self.tasks.close();
+        self.dispatcher.release_warm_ups();
         if let Some(drained) = self.drained.take() {
             // Whoever waited may have given up.
             let _ = drained.send(());
@@ -154,6 +158,7 @@ impl Driver {
             Event::RouteFound(domain, found) => self.dispatcher.route_found(domain, found, now()),
             Event::Attempted(report) => self.dispatcher.attempted(report, now()),
             Event::Closed(session) => self.dispatcher.session_closed(session, now()),
+            Event::Reserved(ip, reservation) => self.dispatcher.room_reserved(&ip, reservation, now()),
         }
     }
 
@@ -272,6 +277,14 @@ impl Driver {
                         // A spool that has failed ends the process; until then the place counts as free.
                         let _ = recording.await;
                         let _ = events.send(Event::Closed(session));
+                    });
+                }
+                Effect::Reserve(ip, reservation, commit) => {
+                    self.tasks.spawn(async move {
+                        // A spool that has failed ends the process; until then nothing more leaves.
+                        if commit.await.is_ok() {
+                            let _ = events.send(Event::Reserved(ip, reservation));
+                        }
                     });
                 }
                 Effect::Open(start) => {

@@ -20,7 +20,10 @@ mod metrics;
 pub mod resolver;
 mod session;
 
-pub use dispatcher::{IntakeError, KeyRing, LaneReport, PoolSettings, RunState, SenderReport, SliceReport, SourceIp};
+pub use dispatcher::{
+    IntakeError, KeyRing, LaneReport, PoolSettings, RunState, SenderReport, SliceReport, SourceIp, WarmUpReport,
+    WarmUpStart,
+};
 pub use driver::Accepted;
 pub use engine::{Engine, EngineConfig, EngineEnded, EngineError, NewSlice};
 pub use ledger::DamagedRecord;

@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
 use relaypool_api::conditions::{DeliverySliceReason, Readiness};
 use relaypool_api::delivery_slice::DeliverySliceStatus;
-use relaypool_api::names::sender_manager;
+use relaypool_api::names::{WARM_UP_MANAGER, sender_manager};
 use relaypool_api::relay_pool::SenderStatus;
 use relaypool_api::sending_ip::SiteStatus;
 use relaypool_api::{DeliverySlice, RelayPool, RelayPoolStatus, SendingIp, SendingIpStatus};
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::ClusterConfig;
+use super::warm_ups::WarmUpStatuses;
 use crate::dispatcher::{SenderReport, SliceReport};
 use crate::engine::{Engine, EngineEnded};
 use crate::metrics::SenderMetrics;
@@ -45,6 +46,7 @@ pub(super) struct Reporter {
     metrics: Arc<SenderMetrics>,
     interval: Duration,
     sites_written: HashMap<String, Vec<SiteStatus>>,
+    warm_ups: WarmUpStatuses,
 }
 
 impl Reporter {
@@ -60,6 +62,7 @@ impl Reporter {
             metrics,
             interval: config.report_interval,
             sites_written: HashMap::new(),
+            warm_ups: WarmUpStatuses::new(config.report_interval),
         }
     }
 
@@ -82,6 +85,7 @@ impl Reporter {
                 heartbeat_due = Instant::now() + HEARTBEAT;
                 self.write_heartbeat(&report).await;
             }
+            self.write_warm_ups(&report).await;
             if Instant::now() >= sites_due {
                 sites_due = Instant::now() + self.interval;
                 self.write_sites(&report).await;
@@ -136,8 +140,25 @@ impl Reporter {
         }
     }
 
+    async fn write_warm_ups(&mut self, report: &SenderReport) {
+        for (ip, status) in self.warm_ups.due(report, WRITES_AT_ONCE, Instant::now()) {
+            let written = self.write_as::<SendingIp, _>(WARM_UP_MANAGER, &self.ips, &ip, &status);
+            if written.await {
+                self.warm_ups.written(ip, status, Instant::now());
+            }
+        }
+    }
+
     /// Applies this sender's part of a status. An object that is gone needs none.
     async fn write<K, S>(&self, api: &Api<K>, name: &str, status: &S) -> bool
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        S: Serialize + std::fmt::Debug,
+    {
+        self.write_as(&sender_manager(&self.sender), api, name, status).await
+    }
+
+    async fn write_as<K, S>(&self, manager: &str, api: &Api<K>, name: &str, status: &S) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
         S: Serialize + std::fmt::Debug,
@@ -148,7 +169,7 @@ impl Reporter {
             "metadata": { "name": name },
             "status": status,
         });
-        let parameters = PatchParams::apply(&sender_manager(&self.sender)).force();
+        let parameters = PatchParams::apply(manager).force();
         let patch = Patch::Apply(patch);
         match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(name, &parameters, &patch)).await {
             Ok(Ok(_)) => true,

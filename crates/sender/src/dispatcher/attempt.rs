@@ -6,6 +6,7 @@ use relaypool_api::reply::{Phase, Reply};
 use relaypool_bounce::{Action, Failure, Reading, Verdict, classify, classify_failure};
 use relaypool_shaping::pacer::Sent;
 use relaypool_shaping::retry::NextAttempt;
+use relaypool_shaping::warm_up::Taken;
 use relaypool_spool::{Batch, Commit, MessageKey, SliceNumber};
 use tokio::sync::oneshot;
 
@@ -93,15 +94,15 @@ impl Attempt {
 impl Dispatcher {
     /// A session reports an attempt, and asks for its next message if it can go on.
     pub(crate) fn attempted(&mut self, report: AttemptReport, now: Millis) {
-        let (lane, sent) = match self.sessions.get_mut(&report.session) {
+        let (lane, sent, room) = match self.sessions.get_mut(&report.session) {
             Some(session) => {
                 session.flying = None;
-                (Some(session.lane), session.sent.take())
+                (Some(session.lane), session.sent.take(), session.room.take())
             }
-            None => (None, None),
+            None => (None, None, None),
         };
         self.metrics.attempt_seconds.observe(report.took.as_secs_f64());
-        let recording = self.decide(report.key, lane, sent, &report.attempt, now);
+        let recording = self.decide(report.key, lane, sent, room, &report.attempt, now);
         if let Some(session) = self.sessions.get_mut(&report.session) {
             session.recording = recording;
         }
@@ -119,11 +120,15 @@ impl Dispatcher {
         key: MessageKey,
         lane: Option<LaneId>,
         sent: Option<Sent>,
+        room: Option<Taken>,
         attempt: &Attempt,
         now: Millis,
     ) -> Option<Commit> {
         let verdict = attempt.verdict();
         self.tell_lane(lane, sent, attempt, verdict.as_ref(), now);
+        if let (Some(lane), Some(room)) = (lane, room) {
+            self.settle_room(key, lane, room, attempt, verdict.as_ref(), now);
+        }
         let decision = self.decision(key, lane, attempt, verdict.as_ref(), now);
         self.count(key, attempt, verdict.as_ref(), &decision);
         let slot = self.slot_mut(key)?;
@@ -251,7 +256,7 @@ impl Dispatcher {
         let attempt = Attempt::Ignored {
             reason: reason.to_owned(),
         };
-        drop(self.decide(key, None, None, &attempt, now));
+        drop(self.decide(key, None, None, None, &attempt, now));
     }
 
     /// A message has come to its end.

@@ -20,6 +20,7 @@ mod run;
 mod slice;
 mod source_ip;
 mod timers;
+mod warm_up;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use relaypool_api::Domain;
 use relaypool_api::relay_pool::{PoolMode, RelayPoolSpec};
 use relaypool_shaping::pacer::PacerLimits;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
+use relaypool_shaping::warm_up::Reservation;
 use relaypool_spool::{Commit, ContentId, MessageKey, SliceNumber, Spool};
 use tokio::sync::oneshot;
 
@@ -39,6 +41,7 @@ pub use report::{LaneReport, SenderReport, SliceReport};
 pub(crate) use run::RunContent;
 pub use run::{KeyRing, RunState};
 pub use source_ip::SourceIp;
+pub use warm_up::{WarmUpReport, WarmUpStart};
 
 use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
@@ -49,6 +52,7 @@ use run::{Run, RunId};
 pub(crate) use slice::DomainId;
 use slice::{Place, Slice};
 use timers::{Timer, Timers};
+use warm_up::WarmUps;
 
 /// Something to be done outside the dispatcher.
 pub(crate) enum Effect {
@@ -56,6 +60,8 @@ pub(crate) enum Effect {
     LookUp(DomainId, Domain),
     /// Wait until the last result of a session that is over is durable, and say again that it is over.
     Settle(SessionId, Commit),
+    /// Wait until room for a sending IP's warm-up is reserved durably, and say so by [`Dispatcher::room_reserved`].
+    Reserve(String, Reservation, Commit),
     /// Open a session; it reports by [`Dispatcher::attempted`] and [`Dispatcher::session_closed`].
     Open(Box<SessionStart>),
 }
@@ -115,6 +121,7 @@ pub(crate) struct Dispatcher {
     unrouted: VecDeque<MessageKey>,
     /// Lanes whose connections wait for the sender's own limit.
     starved: VecDeque<LaneId>,
+    warm_ups: WarmUps,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -144,6 +151,7 @@ impl Dispatcher {
             timers: Timers::default(),
             unrouted: VecDeque::new(),
             starved: VecDeque::new(),
+            warm_ups: WarmUps::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),
@@ -173,6 +181,7 @@ impl Dispatcher {
                 Timer::Expire(slice) => self.expire_slice(slice, now),
                 Timer::Lane(lane) => self.lane_woken(lane, now),
                 Timer::Start(run) => self.release_parked(run),
+                Timer::WarmUps => self.days_pass(now),
             }
         }
         for _ in 0..ROUTED_AT_ONCE {

@@ -14,6 +14,7 @@ use super::Dispatcher;
 use super::lane::{Lane, pacer_time};
 use super::run::Signing;
 use super::slice::{DomainId, Slice, Slot};
+use super::warm_up::WarmUpReport;
 use crate::ledger::{MessageStatus, Millis};
 
 /// Most bytes of message details in one status, as JSON: the whole status stays below 64 KB.
@@ -66,6 +67,8 @@ pub struct SenderReport {
     pub delivery_per_second: f64,
     /// Lanes that were ever used, busiest first.
     pub lanes: Vec<LaneReport>,
+    /// Warm-ups of this sender's IPs.
+    pub warm_ups: Vec<WarmUpReport>,
 }
 
 impl Dispatcher {
@@ -135,6 +138,7 @@ impl Dispatcher {
             relay_per_second: self.relayed.per_second(now),
             delivery_per_second: self.delivered.per_second(now),
             lanes,
+            warm_ups: self.warm_up_reports(),
         }
     }
 

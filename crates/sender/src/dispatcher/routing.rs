@@ -9,6 +9,7 @@ use relaypool_shaping::pacer::Pacer;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_shaping::retry::RetrySchedule;
 use relaypool_shaping::site::{Site, best_preference};
+use relaypool_shaping::warm_up::Destination;
 use relaypool_spool::MessageKey;
 
 use super::attempt::Attempt;
@@ -40,6 +41,8 @@ struct KnownRoute {
     route: Arc<Route>,
     policy: Arc<EffectivePolicy>,
     lane_name: String,
+    /// What warm-ups tell the provider apart by.
+    destination: Arc<Destination>,
 }
 
 impl Dispatcher {
@@ -94,7 +97,7 @@ impl Dispatcher {
                 let attempt = Attempt::no_route(error);
                 for key in waiting {
                     if self.is_at(key, Place::Routing) {
-                        self.decide(key, None, None, &attempt, now);
+                        self.decide(key, None, None, None, &attempt, now);
                     }
                 }
             }
@@ -131,6 +134,7 @@ impl Dispatcher {
     /// Replaces the sending IPs of this sender. Messages of an IP that is gone find another.
     pub(crate) fn set_ips(&mut self, ips: Vec<SourceIp>, now: Millis) {
         self.ips = ips.into_iter().map(|ip| (ip.name.clone(), ip)).collect();
+        self.set_warm_ups(now);
         for index in 0..self.lanes.len() {
             let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
             if self.ips.contains_key(&self.lanes[index].ip) {
@@ -144,7 +148,7 @@ impl Dispatcher {
         }
     }
 
-    fn empty_lane(&mut self, lane: LaneId) {
+    pub(crate) fn empty_lane(&mut self, lane: LaneId) {
         for key in self.lane_mut(lane).queue.drain() {
             if self.is_at(key, Place::Lane) {
                 self.requeue(key);
@@ -154,7 +158,11 @@ impl Dispatcher {
 
     fn route_by(&mut self, known: &KnownRoute, run: RunId, key: MessageKey, now: Millis) {
         let affinity = self.run(run).content.snapshot.ip_affinity.as_ref();
-        let Some(ip) = choose(self.ips.values(), affinity, &known.route, key).map(|ip| ip.name.clone()) else {
+        // What finds no room in the warm-up of one IP goes to another; where there is none, it waits for the next day.
+        let has_room = |ip: &&SourceIp| !ip.suspended && self.has_room(&ip.name, &known.destination, now);
+        let with_room = choose(self.ips.values().filter(has_room), affinity, &known.route, key);
+        let chosen = with_room.or_else(|| choose(self.ips.values(), affinity, &known.route, key));
+        let Some(ip) = chosen.map(|ip| ip.name.clone()) else {
             return self.park(run, key, &Hold::NoSendingIp);
         };
         let lane = self.lane_for(ip, known);
@@ -197,6 +205,7 @@ impl Dispatcher {
             route,
             policy,
             lane_name,
+            destination: Arc::new(Destination { site, hosts }),
         }
     }
 

@@ -8,11 +8,12 @@ use kube::core::{Selector, SelectorExt};
 use relaypool_api::{Domain, SendingIp};
 use relaypool_spool::MessageKey;
 
+use super::warm_up::WarmUpStart;
 use crate::connect::same_family;
 use crate::resolver::Route;
 
 /// A sending IP that this sender owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SourceIp {
     /// Name of the SendingIp.
     pub name: String,
@@ -28,6 +29,8 @@ pub struct SourceIp {
     pub suspended: bool,
     /// Labels of the SendingIp, for the affinity of Deliveries.
     pub labels: BTreeMap<String, String>,
+    /// Its warm-up; none for one that is warm.
+    pub warm_up: Option<WarmUpStart>,
 }
 
 impl From<&SendingIp> for SourceIp {
@@ -45,6 +48,7 @@ impl From<&SendingIp> for SourceIp {
             weight: spec.weight,
             suspended: spec.suspend,
             labels: object.metadata.labels.clone().unwrap_or_default(),
+            warm_up: WarmUpStart::of(object),
         }
     }
 }
@@ -120,6 +124,7 @@ mod tests {
             weight,
             suspended: false,
             labels: BTreeMap::from([("tier".to_owned(), name.to_owned())]),
+            warm_up: None,
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Lane(LaneId),
     /// A message is to be tried again.
     Due(MessageKey),
+    /// A warm-up day is over.
+    WarmUps,
 }
 
 #[derive(Debug, Default)]

@@ -170,6 +170,11 @@ impl Pacer {
         }
     }
 
+    /// The warm-up of the sending IP has no room before `until`.
+    pub fn hold_for_warm_up(&mut self, now: Duration, until: Duration) {
+        self.hold(now, Binds::WarmUp, Grant::At(until));
+    }
+
     fn hold(&mut self, now: Duration, by: Binds, grant: Grant) -> Grant {
         let until = match grant {
             Grant::At(at) => at + RECENTLY,
@@ -200,6 +205,8 @@ impl Pacer {
 
     /// A message goes to a connection. What comes back is handed in again with the outcome.
     pub fn sent(&mut self, now: Duration, sending: Sending) -> Sent {
+        // Room may come back at any moment of the day.
+        self.held = self.held.filter(|held| held.by != Binds::WarmUp);
         self.buckets.take(now);
         self.breaker.sent(now);
         Sent {

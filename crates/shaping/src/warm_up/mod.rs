@@ -156,6 +156,16 @@ impl WarmUp {
         }
     }
 
+    /// Goes on where it is not known what was sent today: all of today's room counts as used.
+    pub fn with_day_spent(plan: Plan, known: Option<Record>, now: Duration) -> Self {
+        let mut warm_up = Self::new(plan, known, now);
+        // The day that is known may be another; whatever it came to, today's must not begin anew.
+        let _ended = warm_up.pass(now);
+        warm_up.sent = warm_up.limit().unwrap_or(0).max(warm_up.sent);
+        warm_up.reserve_anew(warm_up.sent);
+        warm_up
+    }
+
     fn at(plan: Plan, position: Position, now: Duration) -> Self {
         Self {
             day: Day::at(now, &plan.zone),
