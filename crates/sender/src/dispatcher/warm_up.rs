@@ -408,3 +408,6 @@ fn batch(address: IpAddr, record: &Record) -> Batch {
     batch.set_note(note(address), json);
     batch
 }
+
+#[cfg(test)]
+mod tests;
