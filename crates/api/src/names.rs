@@ -17,6 +17,10 @@ pub const CONTROLLER_MANAGER: &str = "relaypool-controller";
 /// gets another, what the one before said must go.
 pub const SITES_MANAGER: &str = "relaypool-sites";
 
+/// Field manager of what is said of an address's warm-up. The same for every sender: an address has one owner, and when it
+/// gets another, that one goes on writing the same fields.
+pub const WARM_UP_MANAGER: &str = "relaypool-warm-up";
+
 /// Name of the sender with this ordinal.
 pub fn sender_name(pool: &str, ordinal: u32) -> String {
     format!("{pool}-{ordinal}")

@@ -8,6 +8,7 @@ use crate::dkim_key::DkimKeySpec;
 use crate::mx_policy::{MxPolicySpec, Scope};
 use crate::relay_pool::RelayPoolSpec;
 use crate::sending_ip::SendingIpSpec;
+use crate::types::time_zone;
 use crate::validation::Problem;
 
 /// Who starts the senders of a pool.
@@ -62,10 +63,6 @@ impl NotInEffect for SendingIpSpec {
                 "spec.egress.proxyProtocol",
                 egress.is_some_and(|egress| egress.proxy_protocol.is_some()),
             ),
-            (
-                "spec.warmUp",
-                self.warm_up.as_ref().is_some_and(|warm_up| !warm_up.already_warm),
-            ),
         ])
     }
 
@@ -90,8 +87,18 @@ impl NotInEffect for SendingIpSpec {
                           address: use egress.bind, or remove egress"
                         .to_owned(),
             })
+            .chain(unknown_time_zone(self))
             .collect()
     }
+}
+
+/// A new release of the time zone database may know a zone that the one in this version does not.
+fn unknown_time_zone(spec: &SendingIpSpec) -> Option<Problem> {
+    let name = spec.warm_up.as_ref()?.time_zone.as_deref()?;
+    time_zone(name).is_none().then(|| Problem {
+        field: "spec.warmUp.timeZone".to_owned(),
+        message: format!("this version knows no time zone {name}: use a name such as Europe/Paris or UTC"),
+    })
 }
 
 impl NotInEffect for MxPolicySpec {
@@ -188,7 +195,8 @@ mod tests {
         assert_eq!(fields::<RelayPoolSpec>(json!({})), (vec![], vec![]));
         let address = json!({
             "pool": "a", "address": "192.0.2.1", "ehloName": "mx.example.com",
-            "egress": { "bind": "10.0.0.1" }, "warmUp": { "alreadyWarm": true },
+            "egress": { "bind": "10.0.0.1" },
+            "warmUp": { "schedule": [10, 20], "timeZone": "Europe/Paris" },
         });
         assert_eq!(fields::<SendingIpSpec>(address), (vec![], vec![]));
         let policy = json!({
@@ -235,8 +243,12 @@ mod tests {
                 (vec![field.to_owned()], vec![field.to_owned()])
             );
         }
-        let cold = json!({ "pool": "a", "address": "192.0.2.1", "ehloName": "mx.example.com", "warmUp": {} });
-        assert_eq!(fields::<SendingIpSpec>(cold).0, ["spec.warmUp"]);
+        let warm_up = json!({ "timeZone": "Europe/Lutetia" });
+        let cold = json!({ "pool": "a", "address": "192.0.2.1", "ehloName": "mx.example.com", "warmUp": warm_up });
+        assert_eq!(
+            fields::<SendingIpSpec>(cold),
+            (vec![], vec!["spec.warmUp.timeZone".to_owned()])
+        );
 
         let policy = json!({
             "match": { "domains": ["*"] }, "scope": "Pool", "adaptive": { "min": { "rate": "1/s" } },

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Domain, Duration, Rate};
+use crate::types::{Domain, Duration, Mask, Rate};
 use crate::validation::{sending_ip as rules, text};
 
 /// One source address of a pool: the name it introduces itself with, how it gets out, how far its warm-up is.
@@ -35,6 +35,12 @@ use crate::validation::{sending_ip as rules, text};
         type_ = "string",
         json_path = ".status.sender",
         description = "The sender that owns the address"
+    ),
+    printcolumn(
+        name = "Warm-up",
+        type_ = "string",
+        json_path = ".status.warmUp.progress",
+        description = "Stage of the warm-up, such as 3/29, or warm"
     ),
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(
@@ -126,10 +132,34 @@ pub struct WarmUp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 120), inner(range(min = 1)))]
     pub schedule: Option<Vec<u64>>,
-    /// Time zone whose midnight ends a warm-up day, such as `Europe/Paris`. Absent: UTC.
+    /// Time zone whose midnight ends a warm-up day, such as `Europe/Paris`. Absent: UTC. A change takes effect at the end of
+    /// the running day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub time_zone: Option<String>,
+    /// Limits for single providers, in place of the rule that all others follow: a tenth of the day's volume (and never less
+    /// than the first stage's), or three times what the provider took on its best day so far, whichever is more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub providers: Vec<WarmUpProvider>,
+}
+
+/// How much of a warm-up day may go to one provider. At least one limit; of several, the lowest holds.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::SOME_PROVIDER_LIMIT)]
+pub struct WarmUpProvider {
+    /// Masks over MX host names. All sites whose hosts fit share the limit; of several entries that fit, the first holds.
+    #[schemars(length(min = 1, max = 64))]
+    pub mx_hosts: Vec<Mask>,
+    /// Percent of the day's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_percent: Option<u32>,
+    /// Messages a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_messages: Option<u64>,
 }
 
 /// What the address answers.
@@ -164,19 +194,78 @@ pub struct SendingIpStatus {
     pub sites: Vec<SiteStatus>,
 }
 
-/// Warm-up of one day.
+/// How far the warm-up is, and the counts of today. Where the address moves to another sender, that one goes on from here.
+///
+/// No field is an object, so that one which goes away is a value taken back on API servers of any version.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WarmUpStatus {
+    /// Stage and number of stages, such as `3/29`, or `warm`.
+    #[serde(default)]
+    pub progress: String,
     /// Stage, from 1; absent once warm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<u32>,
-    /// Messages that may be sent today.
+    /// Stages of the schedule; absent once warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages: Option<u32>,
+    /// Date of the warm-up day, in the time zone of the schedule; absent once warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<String>,
+    /// When the day ends; absent once warm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day_ends: Option<Time>,
+    /// Messages that may be sent today; absent once warm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// Messages of today that a sender which takes the address over counts as sent: all that may be, because the owner may
+    /// have sent them since it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<u64>,
     /// Messages sent today.
     #[serde(default)]
     pub sent: u64,
+    /// Messages that receiving hosts accepted today.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Why the stage is held, with provider and reply; absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub held: Option<String>,
+    /// When the hold began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Time>,
+    /// What the day before came to, such as `2026-11-19: 480 of 500 delivered, stage 2 passed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_day: Option<String>,
+    /// When the last stage was passed; absent where there was none to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_since: Option<Time>,
+    /// The providers that got most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 30), extend("x-kubernetes-list-type" = "atomic"))]
+    pub providers: Vec<WarmUpProviderStatus>,
+}
+
+/// What one provider got of a warm-up.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmUpProviderStatus {
+    /// Name of the site.
+    pub site: String,
+    /// Messages that may be sent to it today.
+    #[serde(default)]
+    pub limit: u64,
+    /// Messages sent to it today.
+    #[serde(default)]
+    pub sent: u64,
+    /// Messages that it accepted today.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Most messages that it accepted on one day.
+    #[serde(default)]
+    pub best_day: u64,
 }
 
 /// How the address stands with one site (the set of MX hosts that a provider shares among its domains).

@@ -34,6 +34,7 @@ mod runner;
 mod sending_ip;
 mod signing_keys;
 mod triggers;
+mod warm_up;
 mod watch;
 
 use std::future::Future;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
 use relaypool_api::conditions::{ConditionType, Readiness, SendingIpReason};
@@ -21,6 +22,7 @@ use crate::guard::Guarded;
 use crate::kind::Kind as _;
 use crate::report::report;
 use crate::requests::get;
+use crate::warm_up;
 
 /// How soon to look again when the store did not know yet what the API server does.
 const STORE_LAG: Duration = Duration::from_millis(500);
@@ -39,11 +41,13 @@ pub(crate) async fn reconcile(ip: Arc<SendingIp>, context: Arc<Context>) -> Resu
         return Ok(Action::requeue(STORE_LAG));
     }
     let status = status(&ip, &decision);
-    let notices = newly_assigned.map(|sender| {
+    let notices = warm_up::notices(&ip, previous_conditions(&ip), &status.conditions);
+    let assigned = newly_assigned.map(|sender| {
         let note = format!("{} belongs to sender {sender} from now on", ip.spec.address);
         Notice::normal("Assigned", "Assign", note)
     });
-    report(&context, ip.as_ref(), &status, notices.into_iter().collect()).await?;
+    let notices = assigned.into_iter().chain(notices).collect();
+    report(&context, ip.as_ref(), &status, notices).await?;
     Ok(Action::await_change())
 }
 
@@ -115,11 +119,7 @@ fn decide_in_pool(ip: &SendingIp, pool: &RelayPool, ips: &[Arc<SendingIp>]) -> D
 
 /// What the address answers. No client.
 fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
-    let previous = ip
-        .status
-        .as_ref()
-        .map(|status| status.conditions.as_slice())
-        .unwrap_or_default();
+    let previous = previous_conditions(ip);
     let generation = ip.meta().generation;
     let mut conditions = Conditions::new(previous, &SendingIp::own_conditions(), generation, now());
     match decision {
@@ -128,7 +128,7 @@ fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
             conditions.readiness(Readiness::Ready, SendingIpReason::Suspended, message);
         }
         Decision::Sender(sender) => {
-            let message = format!("sender {sender} owns the address");
+            let message = warm_up::with_stage(format!("sender {sender} owns the address"), ip);
             conditions.readiness(Readiness::Ready, SendingIpReason::Assigned, message);
         }
         Decision::SenderGone(sender) => {
@@ -145,6 +145,11 @@ fn status(ip: &SendingIp, decision: &Decision) -> SendingIpStatus {
         ConditionType::SitesSuspended,
         SendingIpReason::RefusedBySites,
         suspended_sites(ip.status.as_ref()),
+    );
+    conditions.set_or_remove(
+        ConditionType::WarmUpHeld,
+        SendingIpReason::ProviderRefused,
+        warm_up::held(ip),
     );
     let fields = ip.spec.fields_not_in_effect(SURROUNDINGS);
     let not_in_effect = (!fields.is_empty()).then(|| notice(&fields));
@@ -203,6 +208,10 @@ async fn still_unassigned(ip: &SendingIp, context: &Context) -> Result<bool, Err
     let current = get(&api, &ip.name_any()).await?;
     let current = current.as_ref().and_then(Guarded::sound);
     Ok(current.is_some_and(|current| current.uid() == ip.uid() && sender_of(current).is_none()))
+}
+
+fn previous_conditions(ip: &SendingIp) -> &[Condition] {
+    ip.status.as_ref().map_or(&[], |status| &status.conditions)
 }
 
 fn sender_of(ip: &SendingIp) -> Option<&str> {

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relaypool_api::sending_ip::SiteStatus;
 use relaypool_shaping::policy::PolicySet;
+use relaypool_shaping::warm_up::Reservation;
 use relaypool_smtp::client::TlsClient;
 use relaypool_spool::{AddedSlice, CommitError, Spool};
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +30,8 @@ pub(crate) enum Event {
     Closed(SessionId),
     /// What was to be kept of lanes is in the spool.
     LanesKept,
+    /// Room for the warm-up of a sending IP is on disk.
+    Reserved(String, Reservation),
 }
 
 /// What is asked of the engine from outside.
@@ -140,6 +143,7 @@ impl Driver {
             }
         }
         self.tasks.close();
+        self.dispatcher.release_warm_ups();
         self.keep_the_rest().await;
         if let Some(drained) = self.drained.take() {
             // Whoever waited may have given up.
@@ -180,6 +184,7 @@ impl Driver {
             Event::Attempted(report) => self.dispatcher.attempted(report, now()),
             Event::Closed(session) => self.dispatcher.session_closed(session, now()),
             Event::LanesKept => self.dispatcher.lanes_kept(),
+            Event::Reserved(ip, reservation) => self.dispatcher.room_reserved(&ip, reservation, now()),
         }
     }
 
@@ -317,6 +322,14 @@ impl Driver {
                         prune_lane_notes(&spool, now).await;
                         let _ = events.send(Event::LanesKept);
                     }));
+                }
+                Effect::Reserve(ip, reservation, commit) => {
+                    self.tasks.spawn(async move {
+                        // A spool that has failed ends the process; until then nothing more leaves.
+                        if commit.await.is_ok() {
+                            let _ = events.send(Event::Reserved(ip, reservation));
+                        }
+                    });
                 }
                 Effect::Open(start) => {
                     self.tasks.spawn(session::run(*start, self.tls.clone(), events));

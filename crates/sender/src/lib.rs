@@ -23,7 +23,7 @@ mod session;
 
 pub use dispatcher::{
     ChangeCounts, IntakeError, IpReport, KeyRing, LaneChange, LaneChangeKind, LaneChanges, LaneReport, PoolSettings,
-    RunState, SenderReport, SliceReport, SourceIp,
+    RunState, SenderReport, SliceReport, SourceIp, WarmUpReport, WarmUpStart,
 };
 pub use driver::Accepted;
 pub use engine::{Engine, EngineConfig, EngineEnded, EngineError, NewSlice};

@@ -31,6 +31,11 @@ pub enum Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IpLabels {
+    ip: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptLabels {
     outcome: Outcome,
     category: &'static str,
@@ -48,6 +53,8 @@ pub struct SenderMetrics {
     pub(crate) relay_rate: Gauge<f64, AtomicU64>,
     pub(crate) report_failures: Counter,
     pub(crate) lanes: LaneMetrics,
+    warm_up_sent: Family<IpLabels, Gauge>,
+    warm_up_limit: Family<IpLabels, Gauge>,
 }
 
 impl SenderMetrics {
@@ -63,6 +70,8 @@ impl SenderMetrics {
             relay_rate: Gauge::default(),
             report_failures: Counter::default(),
             lanes: LaneMetrics::default(),
+            warm_up_sent: Family::default(),
+            warm_up_limit: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("relaypool_sender");
         registry.register(
@@ -107,7 +116,30 @@ impl SenderMetrics {
             metrics.report_failures.clone(),
         );
         metrics.lanes.register(registry);
+        registry.register(
+            "warm_up_sent_messages",
+            "Messages of today's warm-up room that are used, by SendingIp that is not warm yet",
+            metrics.warm_up_sent.clone(),
+        );
+        registry.register(
+            "warm_up_limit_messages",
+            "Today's warm-up room, by SendingIp that is not warm yet",
+            metrics.warm_up_limit.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn set_warm_up(&self, ip: &str, sent: u64, limit: u64) {
+        let labels = IpLabels { ip: ip.to_owned() };
+        let value = |messages: u64| i64::try_from(messages).unwrap_or(i64::MAX);
+        self.warm_up_sent.get_or_create(&labels).set(value(sent));
+        self.warm_up_limit.get_or_create(&labels).set(value(limit));
+    }
+
+    pub(crate) fn forget_warm_up(&self, ip: &str) {
+        let labels = IpLabels { ip: ip.to_owned() };
+        self.warm_up_sent.remove(&labels);
+        self.warm_up_limit.remove(&labels);
     }
 
     pub(crate) fn count_attempt(&self, outcome: Outcome, category: Option<Category>) {

@@ -17,7 +17,7 @@ fn slow(name: &str) -> Value {
 async fn with_connections(bench: &Bench, max_connections: usize) {
     let settings = PoolSettings {
         max_connections,
-        ..support::settings(&bench.simulator)
+        ..support::settings(bench.simulator.smtp_port())
     };
     bench.engine.set_settings(settings).await.unwrap();
 }

@@ -48,7 +48,7 @@ async fn messages_leave_a_blocked_ip_where_they_may() {
         .await;
     let settings = PoolSettings {
         on_block: OnBlock::Move,
-        ..support::settings(&bench.simulator)
+        ..support::settings(bench.simulator.smtp_port())
     };
     bench.engine.set_settings(settings).await.unwrap();
     let status = bench.finished("s").await;

@@ -5,6 +5,7 @@
 //! - [`pacer`]: grants permission to open a connection or send a message on one lane (sending IP × site).
 //! - [`reply_rules`]: what users want done when a provider answers certain words.
 //! - [`retry`]: when a message is tried again.
+//! - [`warm_up`]: how many messages a new address may send today, and to whom.
 //!
 //! This crate is pure: no I/O, no tasks, no clock. A moment is a [`Duration`](std::time::Duration) since an epoch of the
 //! caller's choice, the same in every call; with the Unix epoch, what is remembered stays right over a restart.
@@ -16,3 +17,4 @@ pub mod policy;
 pub mod reply_rules;
 pub mod retry;
 pub mod site;
+pub mod warm_up;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod deliveries;
+mod warm_up;
 mod world;
 
 use anyhow::ensure;

@@ -69,6 +69,8 @@ described! {
         ForwardConfirmed,
         /// Nothing is sent to at least one site for a while, because it refuses mail from the address.
         SitesSuspended,
+        /// The warm-up does not go on to its next stage: a provider refused mail for reputation or rate.
+        WarmUpHeld,
         /// Fields are set that this version accepts but does not act upon.
         NotInEffect,
         /// No DkimKey fits the sender's domain: the mail is not signed.
@@ -88,6 +90,7 @@ impl ConditionType {
             Self::Reconciling
                 | Self::Stalled
                 | Self::SitesSuspended
+                | Self::WarmUpHeld
                 | Self::NotInEffect
                 | Self::DkimMissing
                 | Self::ValidityClamped
@@ -106,6 +109,7 @@ impl ConditionType {
                 Stalled,
                 ForwardConfirmed,
                 SitesSuspended,
+                WarmUpHeld,
                 NotInEffect,
             ],
             "MxPolicy" => &[Ready, Reconciling, Stalled, Conflicting, NotInEffect],

@@ -69,6 +69,8 @@ reasons! {
         SenderNotReporting,
         /// There is no RelayPool of that name.
         PoolNotFound,
+        /// A provider refused mail for reputation or rate; the message says which, and with what reply.
+        ProviderRefused,
         /// Another SendingIp has the same address.
         DuplicateAddress,
         /// The address resolves to the EHLO name and the name back to the address.

@@ -12,9 +12,11 @@ mod email_address;
 mod mask;
 mod rate;
 mod string_schema;
+mod time_zone;
 
 pub use domain::{Domain, DomainError};
 pub use duration::{Duration, DurationError};
 pub use email_address::{EmailAddress, EmailAddressError};
 pub use mask::{Mask, MaskError};
 pub use rate::{Rate, RateError, RateUnit};
+pub use time_zone::time_zone;

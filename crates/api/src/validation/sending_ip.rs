@@ -24,6 +24,11 @@ pub(crate) const WARM_HAS_NO_SCHEDULE: CelRule = CelRule::new(
     "an address that is alreadyWarm has no warm-up schedule: remove one of the two",
 );
 
+pub(crate) const SOME_PROVIDER_LIMIT: CelRule = CelRule::new(
+    "has(self.maxPercent) || has(self.maxMessages)",
+    "a provider needs maxPercent or maxMessages",
+);
+
 /// What is wrong with the spec. Empty: nothing.
 pub fn validate_sending_ip(spec: &SendingIpSpec) -> Vec<Problem> {
     let mut findings = Findings::default();
@@ -33,6 +38,11 @@ pub fn validate_sending_ip(spec: &SendingIpSpec) -> Vec<Problem> {
     if let Some(warm_up) = &spec.warm_up {
         let holds = !warm_up.already_warm || warm_up.schedule.is_none();
         findings.check("spec.warmUp", WARM_HAS_NO_SCHEDULE, holds);
+        for (index, provider) in warm_up.providers.iter().enumerate() {
+            let limited = provider.max_percent.is_some() || provider.max_messages.is_some();
+            let field = format!("spec.warmUp.providers[{index}]");
+            findings.check(field, SOME_PROVIDER_LIMIT, limited);
+        }
     }
     findings.0
 }

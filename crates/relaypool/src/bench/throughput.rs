@@ -245,6 +245,7 @@ fn source_ip() -> anyhow::Result<SourceIp> {
         weight: 1,
         suspended: false,
         labels: BTreeMap::new(),
+        warm_up: None,
     })
 }
 

@@ -6,6 +6,7 @@ mod configuration;
 mod lane_events;
 mod reports;
 mod sites;
+mod warm_ups;
 mod watched;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,7 +23,7 @@ use relaypool_api::message::MessageSnapshot;
 use relaypool_api::names::{POOL_LABEL, SENDER_LABEL, label_value, signing_keys_secret};
 use relaypool_api::sending_ip::SiteStatus;
 use relaypool_api::validation::Validate;
-use relaypool_api::{Delivery, DeliverySlice, MxPolicy, RelayPool, SendingIp};
+use relaypool_api::{Delivery, DeliverySlice, MxPolicy, RelayPool, SendingIp, SendingIpStatus};
 
 use crate::dispatcher::{IntakeError, RunState};
 use crate::engine::{Engine, EngineEnded, NewSlice};
@@ -227,7 +228,7 @@ impl Follower {
             .objects()
             .into_iter()
             .filter(|ip| is_owned(ip, pool, name))
-            .map(without_noise)
+            .map(|ip| without_noise(ip, &self.configuration.ips))
             .collect();
         wanted.ips.sort_by_key(SendingIp::name_any);
         wanted.policies = self.policies_for(pool);
@@ -376,10 +377,20 @@ fn is_owned(ip: &SendingIp, pool: &str, sender: &str) -> bool {
     ip.spec.pool == pool && ip.status.as_ref().and_then(|status| status.sender.as_deref()) == Some(sender)
 }
 
-/// What matters to a sender of a SendingIp: without it, every report on the address would look like a change.
-fn without_noise(ip: SendingIp) -> SendingIp {
+/// What matters to a sender of a SendingIp: without it, every report on the address would look like a change. Of the status
+/// that is the warm-up as the sender before left it: as it was when the address came to this one, for from then on this one
+/// writes it.
+fn without_noise(ip: SendingIp, known: &[SendingIp]) -> SendingIp {
     let mut plain = SendingIp::new(&ip.name_any(), ip.spec);
     plain.metadata.labels = ip.metadata.labels;
+    let known = known.iter().find(|known| known.name_any() == plain.name_any());
+    plain.status = match known {
+        Some(known) => known.status.clone(),
+        None => ip.status.map(|status| SendingIpStatus {
+            warm_up: status.warm_up,
+            ..SendingIpStatus::default()
+        }),
+    };
     plain
 }
 
@@ -396,5 +407,35 @@ async fn secrets_changed(secrets: &mut Option<Watched<Secret>>) {
     match secrets {
         Some(secrets) => secrets.changed().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relaypool_api::sending_ip::WarmUpStatus;
+
+    use super::*;
+
+    fn ip(stage: u32) -> SendingIp {
+        let spec = serde_json::json!({ "pool": "p", "address": "192.0.2.1", "ehloName": "mx.example.com" });
+        let mut ip = SendingIp::new("first", serde_json::from_value(spec).unwrap());
+        let warm_up = WarmUpStatus {
+            stage: Some(stage),
+            ..WarmUpStatus::default()
+        };
+        ip.status = Some(SendingIpStatus {
+            sender: Some("p-0".into()),
+            warm_up: Some(warm_up),
+            ..SendingIpStatus::default()
+        });
+        ip
+    }
+
+    #[test]
+    fn the_warm_up_is_that_of_the_moment_at_which_the_address_came() {
+        let came = without_noise(ip(3), &[]);
+        let status = came.status.clone().unwrap();
+        assert_eq!((status.sender, status.warm_up.unwrap().stage), (None, Some(3)));
+        assert_eq!(without_noise(ip(4), std::slice::from_ref(&came)), came);
     }
 }

@@ -9,7 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
 use relaypool_api::conditions::{DeliverySliceReason, Readiness};
 use relaypool_api::delivery_slice::DeliverySliceStatus;
-use relaypool_api::names::{SITES_MANAGER, sender_manager};
+use relaypool_api::names::{SITES_MANAGER, WARM_UP_MANAGER, sender_manager};
 use relaypool_api::relay_pool::SenderStatus;
 use relaypool_api::{DeliverySlice, RelayPool, RelayPoolStatus, SendingIp};
 use serde::Serialize;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::ClusterConfig;
 use super::lane_events::{LaneEvents, LaneNotices};
 use super::sites::SiteStatuses;
+use super::warm_ups::WarmUpStatuses;
 use crate::dispatcher::{SenderReport, SliceReport};
 use crate::engine::{Engine, EngineEnded};
 use crate::metrics::SenderMetrics;
@@ -45,6 +46,7 @@ pub(super) struct Reporter {
     sites: SiteStatuses,
     notices: LaneNotices,
     events: LaneEvents,
+    warm_ups: WarmUpStatuses,
 }
 
 impl Reporter {
@@ -62,6 +64,7 @@ impl Reporter {
             sites: SiteStatuses::new(config.report_interval),
             notices: LaneNotices::default(),
             events: LaneEvents::start(client, &config.identity),
+            warm_ups: WarmUpStatuses::new(config.report_interval),
         }
     }
 
@@ -85,6 +88,7 @@ impl Reporter {
                 self.write_heartbeat(&report).await;
             }
             self.write_sites(&report).await;
+            self.write_warm_ups(&report).await;
             let changes = self.engine.lane_changes().await?;
             for notice in self.notices.of(changes, Instant::now()) {
                 self.events.publish(notice);
@@ -122,6 +126,15 @@ impl Reporter {
                 .write_as::<SendingIp, _>(SITES_MANAGER, &self.ips, &ip, &status)
                 .await;
             self.sites.attempted(ip, done.then_some(status), Instant::now());
+        }
+    }
+
+    async fn write_warm_ups(&mut self, report: &SenderReport) {
+        for (ip, status) in self.warm_ups.due(report, WRITES_AT_ONCE, Instant::now()) {
+            let written = self.write_as::<SendingIp, _>(WARM_UP_MANAGER, &self.ips, &ip, &status);
+            if written.await {
+                self.warm_ups.written(ip, status, Instant::now());
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use relaypool_api::reply::{Phase, Reply};
 use relaypool_bounce::{Action, Failure, Reading, Verdict, classify, classify_failure};
 use relaypool_shaping::pacer::Sent;
+use relaypool_shaping::warm_up::Taken;
 use relaypool_spool::{Batch, Commit, MessageKey, SliceNumber};
 use tokio::sync::oneshot;
 
@@ -94,15 +95,15 @@ impl Attempt {
 impl Dispatcher {
     /// A session reports an attempt, and asks for its next message if it can go on.
     pub(crate) fn attempted(&mut self, report: AttemptReport, now: Millis) {
-        let (lane, sent) = match self.sessions.get_mut(&report.session) {
+        let (lane, sent, room) = match self.sessions.get_mut(&report.session) {
             Some(session) => {
                 session.flying = None;
-                (Some(session.lane), session.sent.take())
+                (Some(session.lane), session.sent.take(), session.room.take())
             }
-            None => (None, None),
+            None => (None, None, None),
         };
         self.metrics.attempt_seconds.observe(report.took.as_secs_f64());
-        let recording = self.decide(report.key, lane, sent, &report.attempt, now);
+        let recording = self.decide(report.key, lane, sent, room, &report.attempt, now);
         if let Some(session) = self.sessions.get_mut(&report.session) {
             session.recording = recording;
         }
@@ -120,6 +121,7 @@ impl Dispatcher {
         key: MessageKey,
         lane: Option<LaneId>,
         sent: Option<Sent>,
+        room: Option<Taken>,
         attempt: &Attempt,
         now: Millis,
     ) -> Option<Commit> {
@@ -131,6 +133,9 @@ impl Dispatcher {
         self.tell_lane(lane, sent, attempt, verdict.as_ref(), now);
         if let (Some(lane), Some(effects)) = (lane, &effects) {
             self.obey_rule(lane, effects, now);
+        }
+        if let (Some(lane), Some(room)) = (lane, room) {
+            self.settle_room(key, lane, room, attempt, verdict.as_ref(), now);
         }
         let retry_after = effects.and_then(|effects| effects.retry_after);
         let decision = self.decision(key, lane, sent, attempt, verdict.as_ref(), retry_after, now);
@@ -255,7 +260,7 @@ impl Dispatcher {
         let attempt = Attempt::Ignored {
             reason: reason.to_owned(),
         };
-        drop(self.decide(key, None, None, &attempt, now));
+        drop(self.decide(key, None, None, None, &attempt, now));
     }
 
     /// A message has come to its end.

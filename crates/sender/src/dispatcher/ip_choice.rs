@@ -20,6 +20,20 @@ pub(crate) struct Seeker<'a> {
     pub(crate) moves: bool,
 }
 
+/// What a message would meet on the lane of an IP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outlook {
+    pub(crate) path: PathState,
+    /// The IP is warm, or its warm-up has room for the site.
+    pub(crate) has_room: bool,
+}
+
+impl Outlook {
+    fn is_open(self) -> bool {
+        self.path == PathState::Open
+    }
+}
+
 /// The IP for a message: of its [`candidates`], one by weight.
 ///
 /// The choice is a weighted rendezvous hash of the message: among the same candidates it is the same whenever it is made,
@@ -28,9 +42,9 @@ pub(crate) fn choose<'a>(
     ips: impl Iterator<Item = &'a SourceIp>,
     seeker: &Seeker<'_>,
     route: &Route,
-    path: impl Fn(&SourceIp) -> PathState,
+    outlook: impl Fn(&SourceIp) -> Outlook,
 ) -> Option<&'a SourceIp> {
-    candidates(ips, seeker, route, path)
+    candidates(ips, seeker, route, outlook)
         .into_iter()
         .max_by(|one, other| score(one, seeker.key).total_cmp(&score(other, seeker.key)))
 }
@@ -41,16 +55,18 @@ pub(crate) fn choose<'a>(
 ///    nobody, but for a message that was tried from one already.
 /// 2. The one it was tried from, and no other: greylisting hosts remember the address, and a refused message that comes from
 ///    one address after the other looks like an attempt to get around the refusal. Not when a person suspended that IP and
-///    there is another, and not when it is blocked there, the message may move, and another's path is open.
+///    there is another, not when it is blocked there, the message may move, and another's path is open, and not when its
+///    warm-up has no room and another has.
 /// 3. Those that no person suspended; all, if there is no such one.
 /// 4. Those whose path to the site is open; all, if there is no such one.
+/// 5. Those whose warm-up has room; all, if there is no such one: then the message waits for the next day.
 ///
-/// What is left shares by weight; limits on how much an IP may send come after the last step.
+/// What is left shares by weight.
 fn candidates<'a>(
     ips: impl Iterator<Item = &'a SourceIp>,
     seeker: &Seeker<'_>,
     route: &Route,
-    path: impl Fn(&SourceIp) -> PathState,
+    outlook: impl Fn(&SourceIp) -> Outlook,
 ) -> Vec<&'a SourceIp> {
     let selector = seeker.affinity.map(|affinity| Selector::try_from(affinity.clone()));
     let is_allowed = |ip: &SourceIp| match &selector {
@@ -59,7 +75,8 @@ fn candidates<'a>(
         Some(Err(_)) => false,
     };
     let mut candidates: Vec<&SourceIp> = ips.filter(|ip| is_allowed(ip) && reaches(ip, route)).collect();
-    let is_open = |ip: &SourceIp| !ip.suspended && path(ip) == PathState::Open;
+    let is_open = |ip: &SourceIp| !ip.suspended && outlook(ip).is_open();
+    let has_room = |ip: &SourceIp| outlook(ip).has_room;
     if let Some(tried) = seeker.tried
         && let Some(index) = candidates.iter().position(|ip| ip.name == tried)
     {
@@ -67,7 +84,9 @@ fn candidates<'a>(
         let may_leave = if tried.suspended {
             candidates.iter().any(|ip| !ip.suspended)
         } else {
-            seeker.moves && path(tried) == PathState::Blocked && candidates.iter().any(|ip| is_open(ip))
+            let is_blocked = seeker.moves && outlook(tried).path == PathState::Blocked;
+            is_blocked && candidates.iter().any(|ip| is_open(ip))
+                || !has_room(tried) && candidates.iter().any(|ip| is_open(ip) && has_room(ip))
         };
         if !may_leave {
             return vec![tried];
@@ -76,7 +95,8 @@ fn candidates<'a>(
         candidates.retain(|ip| ip.weight > 0 || selector.is_some());
     }
     prefer(&mut candidates, |ip| !ip.suspended);
-    prefer(&mut candidates, |ip| path(ip) == PathState::Open);
+    prefer(&mut candidates, |ip| outlook(ip).is_open());
+    prefer(&mut candidates, has_room);
     candidates
 }
 
@@ -134,6 +154,7 @@ mod tests {
             weight,
             suspended: false,
             labels: BTreeMap::from([("tier".to_owned(), name.to_owned())]),
+            warm_up: None,
         }
     }
 
@@ -165,8 +186,11 @@ mod tests {
         }
     }
 
-    fn open(_: &SourceIp) -> PathState {
-        PathState::Open
+    fn open(_: &SourceIp) -> Outlook {
+        Outlook {
+            path: PathState::Open,
+            has_room: true,
+        }
     }
 
     #[test]
@@ -204,6 +228,7 @@ mod tests {
         /// By its pacer.
         paused: &'static [&'static str],
         blocked: &'static [&'static str],
+        full: &'static [&'static str],
     }
 
     impl Case {
@@ -224,13 +249,31 @@ mod tests {
                 moves: self.moves,
                 ..seeker(1)
             };
-            let path = |ip: &SourceIp| match ip.name.as_str() {
-                name if self.blocked.contains(&name) => PathState::Blocked,
-                name if self.paused.contains(&name) => PathState::Suspended,
-                _ => PathState::Open,
+            let outlook = |ip: &SourceIp| Outlook {
+                path: match ip.name.as_str() {
+                    name if self.blocked.contains(&name) => PathState::Blocked,
+                    name if self.paused.contains(&name) => PathState::Suspended,
+                    _ => PathState::Open,
+                },
+                has_room: !self.full.contains(&ip.name.as_str()),
             };
-            let names = candidates(ips.iter(), &seeker, &route("127.0.0.2"), path);
+            let names = candidates(ips.iter(), &seeker, &route("127.0.0.2"), outlook);
             names.iter().map(|ip| ip.name.as_str()).collect::<Vec<_>>().join(" ")
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_in_a_warm_up_goes_to_another_ip_or_waits() {
+        let base = Case::default;
+        for (full, tried, expected) in [
+            (&["a"][..], None, "b"),
+            (&["a", "b"], None, "a b"),
+            (&["a"], Some("a"), "b"),
+            (&["a", "b"], Some("a"), "a"),
+            (&["b"], Some("a"), "a"),
+        ] {
+            let case = Case { full, tried, ..base() };
+            assert_eq!(case.candidates(), expected, "{full:?} {tried:?}");
         }
     }
 

@@ -12,6 +12,7 @@ use relaypool_message::dkim::Signer;
 use relaypool_shaping::pacer::{Grant, Pacer, Sending, Sent};
 use relaypool_shaping::policy::EffectivePolicy;
 use relaypool_shaping::reply_rules::LaneRules;
+use relaypool_shaping::warm_up::{Destination, Taken};
 use relaypool_spool::{Commit, MessageKey};
 use tokio::sync::oneshot;
 
@@ -24,6 +25,7 @@ use super::path_state::Trouble;
 use super::run::{Hold, RunContent, RunId, Signing};
 use super::slice::{DomainId, Place};
 use super::timers::Timer;
+use super::warm_up::destination;
 use super::{Dispatcher, Effect, dismiss};
 use crate::connect::same_family;
 use crate::ledger::{Millis, StoredRow, decode};
@@ -67,6 +69,10 @@ pub(crate) struct Lane {
     pub(crate) trouble: Option<Trouble>,
     pub(crate) history: LaneHistory,
     pub(crate) unkept: Unkept,
+    /// What warm-ups tell the provider apart by.
+    pub(crate) destination: Destination,
+    /// Until when the warm-up of its IP has no room, where what waited was routed anew for that.
+    pub(crate) overflowed: Option<Millis>,
 }
 
 /// The last thing a site refused on a lane.
@@ -89,6 +95,8 @@ pub(crate) struct Session {
     pub(crate) waiting: Option<oneshot::Sender<Option<Assignment>>>,
     /// The pacer's note of that message.
     pub(crate) sent: Option<Sent>,
+    /// The room it took of its IP's warm-up.
+    pub(crate) room: Option<Taken>,
     /// The recording of its last result.
     pub(crate) recording: Option<Commit>,
     /// The settings it was opened with; one whose settings are out of date is closed.
@@ -144,6 +152,8 @@ impl Lane {
             rules: LaneRules::new(&policy.reply_rules),
             rules_due: None,
             policy,
+            destination: destination(&route),
+            overflowed: None,
             route,
             open: 0,
             idle: VecDeque::new(),
@@ -261,7 +271,7 @@ impl Dispatcher {
 
     fn may_send(&mut self, lane: LaneId, now: Millis) -> bool {
         let grant = self.lane_mut(lane).pacer.may_send(pacer_time(now));
-        self.granted(lane, grant)
+        self.granted(lane, grant) && self.warm_up_lets(lane, now)
     }
 
     /// True when the grant is for now; sets the lane's wake-up where it is for later.
@@ -278,7 +288,7 @@ impl Dispatcher {
         }
     }
 
-    fn wake(&mut self, lane: LaneId, at: Millis) {
+    pub(crate) fn wake(&mut self, lane: LaneId, at: Millis) {
         if self.lane_mut(lane).woken_at.is_none_or(|set| at < set) {
             self.lane_mut(lane).woken_at = Some(at);
             self.timers.set(at, Timer::Lane(lane));
@@ -359,6 +369,7 @@ impl Dispatcher {
         self.next_session += 1;
         let key = first.key;
         let sent = self.tell_pacer_of_sending(lane, key, true, now);
+        let room = self.take_room(lane);
         self.sessions.insert(
             id,
             Session {
@@ -366,6 +377,7 @@ impl Dispatcher {
                 given: 1,
                 flying: Some(key),
                 sent: Some(sent),
+                room,
                 waiting: None,
                 recording: None,
                 settings: settings.clone(),
@@ -393,11 +405,13 @@ impl Dispatcher {
             return;
         };
         let sent = self.tell_pacer_of_sending(lane, key, false, now);
+        let room = self.take_room(lane);
         if let Some(session) = self.sessions.get_mut(&id) {
             assignment.recording = session.recording.take();
             session.given += 1;
             session.flying = Some(key);
             session.sent = Some(sent);
+            session.room = room;
         }
         self.set_place(key, Place::Flying);
         if waiting.send(Some(assignment)).is_err() {
@@ -476,7 +490,7 @@ impl Dispatcher {
         if let Some(recording) = self.sessions.get_mut(&id).and_then(|session| session.recording.take()) {
             return self.effects.push(Effect::Settle(id, recording));
         }
-        let Some(session) = self.sessions.remove(&id) else {
+        let Some(mut session) = self.sessions.remove(&id) else {
             return;
         };
         self.metrics.connections.dec();
@@ -490,6 +504,9 @@ impl Dispatcher {
         }
         if let Some(key) = session.flying.filter(|key| self.is_at(*key, Place::Flying)) {
             self.requeue(key);
+        }
+        if let Some(room) = session.room.take() {
+            self.give_room_back(lane, room, now);
         }
         self.serve_starved(now);
         self.work(lane, now);

@@ -8,6 +8,7 @@ use super::Dispatcher;
 use super::lane::{Lane, LastRefusal, pacer_time};
 use super::report::time;
 use super::significant::to_three_digits;
+use super::warm_up::WarmUpReport;
 use crate::ledger::Millis;
 
 /// Most lanes of one sending IP that are reported on.
@@ -57,6 +58,8 @@ pub struct SenderReport {
     pub dormant: Vec<(String, SiteStatus)>,
     /// The sending IPs that are this sender's, by name.
     pub ips: BTreeMap<String, IpReport>,
+    /// Warm-ups of this sender's IPs.
+    pub warm_ups: Vec<WarmUpReport>,
     /// How many lanes are in a state and held by a limit.
     pub lane_counts: HashMap<(LaneState, Binds), u64>,
 }
@@ -100,6 +103,7 @@ impl Dispatcher {
             .into_iter()
             .map(|(lane, standing)| lane_report(lane, standing, now))
             .collect();
+        report.warm_ups = self.warm_up_reports();
         report.dormant = self.dormant_lanes(now);
         for (ip, site) in &report.dormant {
             if let Some(ip) = report.ips.get_mut(ip) {

@@ -37,6 +37,7 @@ mod starved;
 mod test_bed;
 mod timers;
 mod turns;
+mod warm_up;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use relaypool_api::message::OnBlock;
 use relaypool_api::relay_pool::{PoolMode, RelayPoolSpec};
 use relaypool_shaping::pacer::PacerLimits;
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
+use relaypool_shaping::warm_up::Reservation;
 use relaypool_spool::{Commit, ContentId, MessageKey, SliceNumber, Spool};
 use tokio::sync::oneshot;
 
@@ -61,6 +63,7 @@ pub use report::SliceReport;
 pub(crate) use run::RunContent;
 pub use run::{KeyRing, RunState};
 pub use source_ip::SourceIp;
+pub use warm_up::{WarmUpReport, WarmUpStart};
 
 use crate::ledger::Millis;
 use crate::metrics::SenderMetrics;
@@ -74,6 +77,7 @@ pub(crate) use slice::DomainId;
 use slice::{Place, Slice};
 use starved::Starved;
 use timers::{Timer, Timers};
+use warm_up::WarmUps;
 
 /// Something to be done outside the dispatcher.
 pub(crate) enum Effect {
@@ -85,6 +89,8 @@ pub(crate) enum Effect {
     KeepLanes(Vec<LaneNote>),
     /// Remove what is known of lanes not used for long before this moment, and answer likewise.
     PruneLanes(Millis),
+    /// Wait until room for a sending IP's warm-up is reserved durably, and say so by [`Dispatcher::room_reserved`].
+    Reserve(String, Reservation, Commit),
     /// Open a session; it reports by [`Dispatcher::attempted`] and [`Dispatcher::session_closed`].
     Open(Box<SessionStart>),
 }
@@ -151,6 +157,7 @@ pub(crate) struct Dispatcher {
     starved: Starved,
     keeping: LaneKeeping,
     lane_changes: LaneChanges,
+    warm_ups: WarmUps,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -182,6 +189,7 @@ impl Dispatcher {
             starved: Starved::default(),
             keeping: LaneKeeping::default(),
             lane_changes: LaneChanges::default(),
+            warm_ups: WarmUps::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),
@@ -214,6 +222,7 @@ impl Dispatcher {
                 Timer::Start(run) => self.release_parked(run),
                 Timer::KeepLanes => self.keeping_woken(),
                 Timer::PruneLanes => self.prune_lanes(now),
+                Timer::WarmUps => self.days_pass(now),
             }
         }
         for _ in 0..ROUTED_AT_ONCE {

@@ -8,10 +8,11 @@ use relaypool_api::{Domain, EmailAddress};
 use relaypool_shaping::policy::{EffectivePolicy, PolicySet};
 use relaypool_shaping::retry::RetrySchedule;
 use relaypool_shaping::site::{Site, best_preference};
+use relaypool_shaping::warm_up::Destination;
 use relaypool_spool::{MessageKey, SliceNumber};
 
 use super::attempt::Attempt;
-use super::ip_choice::{Seeker, choose};
+use super::ip_choice::{Outlook, Seeker, choose};
 use super::lane::LaneId;
 use super::run::{Hold, RunId};
 use super::slice::{DomainId, Place, Slot};
@@ -40,6 +41,8 @@ struct KnownRoute {
     route: Arc<Route>,
     policy: Arc<EffectivePolicy>,
     lane_name: String,
+    /// What warm-ups tell the provider apart by.
+    destination: Arc<Destination>,
 }
 
 impl Dispatcher {
@@ -94,7 +97,7 @@ impl Dispatcher {
                 let attempt = Attempt::no_route(error);
                 for key in waiting {
                     if self.is_at(key, Place::Routing) {
-                        self.decide(key, None, None, &attempt, now);
+                        self.decide(key, None, None, None, &attempt, now);
                     }
                 }
             }
@@ -132,6 +135,7 @@ impl Dispatcher {
     pub(crate) fn set_ips(&mut self, ips: Vec<SourceIp>, now: Millis) {
         self.recall_lanes(&ips, now);
         self.ips = ips.into_iter().map(|ip| (ip.name.clone(), ip)).collect();
+        self.set_warm_ups(now);
         for index in 0..self.lanes.len() {
             let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
             if self.ips.contains_key(&self.lanes[index].ip) {
@@ -146,7 +150,7 @@ impl Dispatcher {
         }
     }
 
-    fn empty_lane(&mut self, lane: LaneId) {
+    pub(crate) fn empty_lane(&mut self, lane: LaneId) {
         for (_, key) in self.lane_mut(lane).queue.drain() {
             if self.is_at(key, Place::Lane) {
                 self.requeue(key);
@@ -163,8 +167,11 @@ impl Dispatcher {
             tried: tried.as_ref().map(|tried| tried.ip.as_str()),
             moves: self.moves_when_blocked(run),
         };
-        let path = |ip: &SourceIp| self.path_state(&ip.name, &known.lane_name, now);
-        let chosen = choose(self.ips.values(), &seeker, &known.route, path).map(|ip| ip.name.clone());
+        let outlook = |ip: &SourceIp| Outlook {
+            path: self.path_state(&ip.name, &known.lane_name, now),
+            has_room: self.has_room(&ip.name, &known.destination, now),
+        };
+        let chosen = choose(self.ips.values(), &seeker, &known.route, outlook).map(|ip| ip.name.clone());
         if let Some(slot) = self.slot_mut(key) {
             slot.tried = tried;
         }
@@ -205,6 +212,7 @@ impl Dispatcher {
             route,
             policy,
             lane_name,
+            destination: Arc::new(Destination { site, hosts }),
         }
     }
 

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use relaypool_api::{Domain, SendingIp};
 
+use super::warm_up::WarmUpStart;
+
 /// A sending IP that this sender owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SourceIp {
     /// Name of the SendingIp.
     pub name: String,
@@ -22,6 +24,8 @@ pub struct SourceIp {
     pub suspended: bool,
     /// Labels of the SendingIp, for the affinity of Deliveries.
     pub labels: BTreeMap<String, String>,
+    /// Its warm-up; none for one that is warm.
+    pub warm_up: Option<WarmUpStart>,
 }
 
 impl From<&SendingIp> for SourceIp {
@@ -39,6 +43,7 @@ impl From<&SendingIp> for SourceIp {
             weight: spec.weight,
             suspended: spec.suspend,
             labels: object.metadata.labels.clone().unwrap_or_default(),
+            warm_up: WarmUpStart::of(object),
         }
     }
 }

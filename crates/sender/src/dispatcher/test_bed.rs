@@ -164,6 +164,7 @@ impl Bed {
             Effect::LookUp(domain, name) => self.dispatcher.route_found(domain, Ok(route(&name)), self.now),
             Effect::Settle(session, _) => self.dispatcher.session_closed(session, self.now),
             Effect::KeepLanes(_) | Effect::PruneLanes(_) => self.dispatcher.lanes_kept(),
+            Effect::Reserve(ip, reservation, _) => self.dispatcher.room_reserved(&ip, reservation, self.now),
             Effect::Open(start) => self.flights.push(Flight {
                 session: start.id,
                 key: start.first.key,
@@ -241,6 +242,7 @@ fn source_ip(name: &str, number: u8) -> SourceIp {
         weight: 1,
         suspended: false,
         labels: BTreeMap::new(),
+        warm_up: None,
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     KeepLanes,
     /// Lanes that were not used for long are to be forgotten.
     PruneLanes,
+    /// A warm-up day is over.
+    WarmUps,
 }
 
 #[derive(Debug, Default)]

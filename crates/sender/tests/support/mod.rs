@@ -46,19 +46,22 @@ pub async fn start(world: Value) -> Bench {
 }
 
 pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bool) -> Engine {
+    let dns = simulator.dns_address().to_string();
+    let engine = open_engine_without_ips(folder, &dns, simulator.smtp_port(), allow_private).await;
+    engine.set_ips(vec![source_ip("first", "127.0.0.1")]).await.unwrap();
+    engine
+}
+
+/// An engine that sends nothing yet.
+pub async fn open_engine_without_ips(folder: &Path, dns: &str, smtp_port: u16, allow_private: bool) -> Engine {
     let limits = DestinationLimits {
         allow_private,
         ..DestinationLimits::default()
     };
-    let resolver = MxResolver::new(
-        &[simulator.dns_address().to_string()],
-        Some(Duration::from_secs(2)),
-        limits,
-    )
-    .unwrap();
+    let resolver = MxResolver::new(&[dns.to_owned()], Some(Duration::from_secs(2)), limits).unwrap();
     let config = EngineConfig {
         spool: folder.join("spool"),
-        settings: settings(simulator),
+        settings: settings(smtp_port),
         low_space: 0,
     };
     let metrics = Arc::new(SenderMetrics::register(&mut Registry::default()));
@@ -70,14 +73,13 @@ pub async fn open_engine(folder: &Path, simulator: &Simulator, allow_private: bo
         )]))
         .await
         .unwrap();
-    engine.set_ips(vec![source_ip("first", "127.0.0.1")]).await.unwrap();
     engine
 }
 
-pub fn settings(simulator: &Simulator) -> PoolSettings {
+pub fn settings(smtp_port: u16) -> PoolSettings {
     PoolSettings {
         pool: "pool".into(),
-        smtp_port: simulator.smtp_port(),
+        smtp_port,
         max_connections: 1_000,
         adaptive: true,
         on_block: OnBlock::Wait,
@@ -103,6 +105,7 @@ pub fn source_ip(name: &str, address: &str) -> SourceIp {
         weight: 100,
         suspended: false,
         labels: BTreeMap::from([("tier".to_owned(), name.to_owned())]),
+        warm_up: None,
     }
 }
 

@@ -180,6 +180,11 @@ impl Pacer {
         }
     }
 
+    /// The warm-up of the sending IP has no room before `until`.
+    pub fn hold_for_warm_up(&mut self, now: Duration, until: Duration) {
+        self.hold(now, Binds::WarmUp, Grant::At(until));
+    }
+
     /// A pause that is too short to be called a suspension is a matter of speed.
     fn hold_by_breaker(&mut self, now: Duration, grant: Grant) -> Grant {
         let by = match self.suspended_until(now) {
@@ -220,6 +225,8 @@ impl Pacer {
 
     /// A message goes to a connection. What comes back is handed in again with the outcome.
     pub fn sent(&mut self, now: Duration, sending: Sending) -> Sent {
+        // Room may come back at any moment of the day.
+        self.held = self.held.filter(|held| held.by != Binds::WarmUp);
         self.buckets.take(now);
         self.learning.breaker.sent(now);
         if let Some(adaptive) = &self.limits.adaptive {
