@@ -242,6 +242,56 @@ fn a_dead_path_is_left_alone_and_found_again() {
 }
 
 #[test]
+fn a_dead_path_is_left_alone_whatever_the_least_number_of_connections() {
+    let refused = classify_failure(Failure::ConnectRefused);
+    for least in [1, 4, 8, 20] {
+        let adaptive = Some(AdaptiveLimits {
+            min_connections: Some(least),
+            ..AdaptiveLimits::default()
+        });
+        let mut lane = Lane::new(PacerLimits { adaptive, ..limits(20) });
+        let (begin, mut attempts) = (lane.now, 0);
+        while lane.now - begin < seconds(3_600) && attempts < 1_000 {
+            assert!(lane.start_within(seconds(900)));
+            attempts += 1 + lane.fill();
+            lane.wait(Duration::from_millis(50));
+            while !lane.sent.is_empty() {
+                lane.refuse(&refused);
+            }
+        }
+        assert!(attempts < 80, "at least {least}: tried {attempts} times in an hour");
+    }
+}
+
+#[test]
+fn a_site_that_has_become_slower_is_not_too_much_for_ever() {
+    for least in [None, Some(8)] {
+        let adaptive = Some(AdaptiveLimits {
+            min_connections: least,
+            ..AdaptiveLimits::default()
+        });
+        let mut lane = Lane::new(PacerLimits { adaptive, ..limits(20) });
+        for _ in 0..20 {
+            assert!(lane.start_within(seconds(10)));
+            lane.wait(Duration::from_millis(10));
+            lane.accept();
+        }
+        let begin = lane.now;
+        while lane.sent.len() < 20 {
+            lane.flow(1);
+            for _ in 0..50 {
+                lane.fill();
+                lane.wait(Duration::from_millis(20));
+            }
+            assert!(lane.now - begin < seconds(3_600), "{least:?}: {:?}", lane.pacer);
+            if lane.sent.len() < 20 {
+                (0..lane.sent.len()).for_each(|_| lane.accept());
+            }
+        }
+    }
+}
+
+#[test]
 fn one_broken_host_among_several_is_noise() {
     let refused = classify_failure(Failure::ConnectRefused);
     let mut lane = Lane::new(limits(20));

@@ -128,7 +128,7 @@ impl Learning {
     /// A message was accepted, after far longer than usual.
     fn slow(&mut self, now: Duration, sent: Sent) {
         let certain = self.evidence.certain_failures();
-        match self.window.failed(now, sent.connections, certain, 1) {
+        match self.window.failed(now, sent.connections, certain) {
             Failed::Cut => self.cut(),
             Failed::Perhaps => {}
             Failed::Proven if self.recovery.is_some() => self.test(now, Outcome::Slow),
@@ -142,7 +142,7 @@ impl Learning {
     }
 
     /// A message was refused, or its connection failed, for no reason that stops the path for a known time.
-    pub(super) fn failed(&mut self, now: Duration, sent: Sent, verdict: &Verdict, least: u32) {
+    pub(super) fn failed(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
         self.failed += 1;
         self.probe_ended(sent);
         let answers = names_recipient(verdict);
@@ -162,15 +162,15 @@ impl Learning {
             // A host that hears who the recipient is before it refuses is not down.
             self.path_works(now, sent);
         }
-        self.too_much(now, sent, verdict, least);
+        self.too_much(now, sent, verdict);
     }
 
     /// Finds what the failure speaks against: the window, the rate, or the speed as a whole.
-    fn too_much(&mut self, now: Duration, sent: Sent, verdict: &Verdict, least: u32) {
+    fn too_much(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
         let size = self.window.size();
         let certain = self.evidence.certain_failures();
         let before = self.window.clone();
-        match self.window.failed(now, sent.connections, certain, least) {
+        match self.window.failed(now, sent.connections, certain) {
             Failed::Perhaps => return self.evidence.failed_by_accident(),
             Failed::Cut if self.window.size() == size => return self.cut(),
             Failed::Cut => {

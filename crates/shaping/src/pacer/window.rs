@@ -42,6 +42,9 @@ pub(super) struct Window {
     hold: Option<Hold>,
     /// Which of the `HOLDS` comes next.
     holds: u8,
+    /// Connections that learning never goes below: these are no probes, and what fails on them speaks against the path.
+    #[serde(skip)]
+    least: u32,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -74,11 +77,19 @@ impl Default for Window {
             failures: 0,
             hold: None,
             holds: 0,
+            least: 1,
         }
     }
 }
 
 impl Window {
+    /// Never fewer connections than this.
+    pub(super) fn at_least(&mut self, least: u32) {
+        self.least = least;
+        self.size = self.size.max(least);
+        self.target = self.target.max(self.size);
+    }
+
     pub(super) fn size(&self) -> u32 {
         self.size
     }
@@ -159,15 +170,15 @@ impl Window {
     }
 
     /// An attempt that was made as one of `open` connections failed. So many failures in a row are certain.
-    pub(super) fn failed(&mut self, now: Duration, open: u32, certain: u32, least: u32) -> Failed {
-        if open <= self.proven || open <= 1 {
+    pub(super) fn failed(&mut self, now: Duration, open: u32, certain: u32) -> Failed {
+        if open <= self.proven || open <= self.least.max(1) {
             return Failed::Proven;
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures < certain {
             return Failed::Perhaps;
         }
-        self.size = self.size.min(open - 1).max(least);
+        self.size = self.size.min(open - 1);
         self.hold_now(now);
         Failed::Cut
     }
@@ -193,9 +204,10 @@ impl Window {
 
     /// The same window as before a cut that did not help.
     pub(super) fn undo(&mut self, before: &Self) {
-        let probing = self.probing;
+        let (probing, least) = (self.probing, self.least);
         self.clone_from(before);
         self.probing = probing;
+        self.at_least(least);
     }
 
     /// What was kept over a restart, cut to what can be. The connections did not survive.
@@ -219,6 +231,7 @@ impl Window {
                 until: hold.until.min(now + LONGEST_HOLD),
             }),
             holds: self.holds.min(HOLDS.len() as u8 - 1),
+            least: 1,
         }
     }
 }
