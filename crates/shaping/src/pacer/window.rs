@@ -138,11 +138,11 @@ impl Window {
     /// An attempt that was made as one of `open` connections was accepted in good time.
     pub(super) fn accepted(&mut self, now: Duration, open: u32) {
         self.count_down(now);
-        if open <= self.proven {
-            return;
+        if open > self.proven {
+            self.proven = open.min(LARGEST);
+            self.failures = 0;
         }
-        self.proven = open.min(LARGEST);
-        self.failures = 0;
+        // More may be proven than the size: by connections that were open already when it became smaller.
         if self.step > 0 && self.proven >= self.size {
             self.size = self.proven;
             if self.size >= self.target {
@@ -235,3 +235,6 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
