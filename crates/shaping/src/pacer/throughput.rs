@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// Seconds that the rate looks back on.
 const MEMORY: f64 = 10.0;
 
 /// Messages accepted per second, lately: an exponentially decayed count.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Throughput {
     count: f64,
     at: Duration,
