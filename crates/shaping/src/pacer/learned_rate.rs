@@ -229,12 +229,16 @@ impl LearnedRate {
         let cap = self.cap.filter(|cap| cap.rate.is_finite() && cap.rate > 0.0);
         Self {
             cap: cap.map(|cap| {
+                let rate = cap.rate.clamp(LEAST, MOST);
                 Cap {
-                    rate: cap.rate.clamp(LEAST, MOST),
-                    due: cap.due.min(now + cap.interval(None)),
-                    ..Cap::new(now, cap.rate.clamp(LEAST, MOST))
+                    due: cap.due.min(now + Duration::from_secs_f64(1.0 / rate)),
+                    // A first guess is still one: at a step above what is borne it would be kept for hours.
+                    course: match cap.course {
+                        Course::Ramp => Course::Ramp,
+                        Course::Hold | Course::Step(_) => Course::Hold,
+                    },
+                    ..Cap::new(now, rate)
                 }
-                .held()
             }),
             // The sending went on without us, or not; either way nothing can be measured across it.
             mark: None,
