@@ -119,6 +119,10 @@ impl LearnedRate {
         let cap = self.cap.as_mut()?;
         // Two messages early at most: who wakes late catches up.
         let early = cap.interval(least).mul_f64(2.0).min(Duration::from_millis(100));
+        if least.is_some() {
+            // The pause after a refusal is one of the learned rate.
+            cap.due = cap.due.min(now + cap.interval(least).mul_f64(3.0));
+        }
         let at = cap.due.saturating_sub(early);
         if at <= now {
             return None;
@@ -315,3 +319,6 @@ impl Mark {
         (!time.is_zero()).then(|| messages as f64 / time.as_secs_f64())
     }
 }
+
+#[cfg(test)]
+mod tests;
