@@ -124,3 +124,6 @@ fn lots(seed: u64) -> (bool, f64) {
     mixed ^= mixed >> 31;
     (mixed % SCOUTS == 0, (mixed >> 11) as f64 / (1_u64 << 53) as f64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,3 +144,6 @@ impl Recovery {
         self.failed_in_a_row >= 3
     }
 }
+
+#[cfg(test)]
+mod tests;

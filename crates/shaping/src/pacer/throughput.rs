@@ -33,3 +33,6 @@ impl Throughput {
         self.count * (-now.saturating_sub(self.at).as_secs_f64() / MEMORY).exp()
     }
 }
+
+#[cfg(test)]
+mod tests;
