@@ -161,3 +161,6 @@ impl Evidence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

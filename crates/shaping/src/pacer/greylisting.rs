@@ -16,6 +16,9 @@ const MEMORY: f64 = 30.0;
 /// Nobody greylists for a shorter time: a message that gets through sooner was refused for something else.
 const SHORTEST: Duration = Duration::from_secs(30);
 
+/// Nobody waits longer.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+
 /// A site that refuses this share of all first attempts, and takes second ones, is greylisting, whatever its replies say.
 const REFUSES_STRANGERS: f64 = 0.9;
 
@@ -101,6 +104,7 @@ impl Greylisting {
     pub(super) fn restored(self) -> Self {
         let sane = self.strangers_refused.is_finite();
         Self {
+            wait: self.wait.map(|wait| wait.min(LONGEST)),
             strangers_refused: if sane {
                 self.strangers_refused.clamp(0.0, 1.0)
             } else {
@@ -120,3 +124,6 @@ fn lots(seed: u64) -> (bool, f64) {
     mixed ^= mixed >> 31;
     (mixed % SCOUTS == 0, (mixed >> 11) as f64 / (1_u64 << 53) as f64)
 }
+
+#[cfg(test)]
+mod tests;

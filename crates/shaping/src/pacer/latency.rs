@@ -65,3 +65,6 @@ impl Latency {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,10 @@ impl LearnedRate {
         let cap = self.cap.as_mut()?;
         // Two messages early at most: who wakes late catches up.
         let early = cap.interval(least).mul_f64(2.0).min(Duration::from_millis(100));
+        if least.is_some() {
+            // The pause after a refusal is one of the learned rate.
+            cap.due = cap.due.min(now + cap.interval(least).mul_f64(3.0));
+        }
         let at = cap.due.saturating_sub(early);
         if at <= now {
             return None;
@@ -236,12 +240,16 @@ impl LearnedRate {
         let cap = self.cap.filter(|cap| cap.rate.is_finite() && cap.rate > 0.0);
         Self {
             cap: cap.map(|cap| {
+                let rate = cap.rate.clamp(LEAST, MOST);
                 Cap {
-                    rate: cap.rate.clamp(LEAST, MOST),
-                    due: cap.due.min(now + cap.interval(None)),
-                    ..Cap::new(now, cap.rate.clamp(LEAST, MOST))
+                    due: cap.due.min(now + Duration::from_secs_f64(1.0 / rate)),
+                    // A first guess is still one: at a step above what is borne it would be kept for hours.
+                    course: match cap.course {
+                        Course::Ramp => Course::Ramp,
+                        Course::Hold | Course::Step(_) => Course::Hold,
+                    },
+                    ..Cap::new(now, rate)
                 }
-                .held()
             }),
             // The sending went on without us, or not; either way nothing can be measured across it.
             mark: None,
@@ -318,3 +326,6 @@ impl Mark {
         (!time.is_zero()).then(|| messages as f64 / time.as_secs_f64())
     }
 }
+
+#[cfg(test)]
+mod tests;

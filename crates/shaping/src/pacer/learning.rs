@@ -39,6 +39,9 @@ const HALF: f64 = 0.5;
 /// So many more slow replies than quick ones are an alarm.
 const SLOW: u8 = 8;
 
+/// What a restart can find of a count that grows for ever.
+const MOST_COUNTED: u64 = 1 << 53;
+
 /// Everything that is learned.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Learning {
@@ -48,22 +51,33 @@ pub(super) struct Learning {
     pub(super) greylisting: Greylisting,
     evidence: Evidence,
     latency: Latency,
+    // A test that is cut short by a restart is not taken up again: the alarm comes again if there is reason for it.
+    #[serde(skip)]
     throughput: Throughput,
+    #[serde(skip)]
     recovery: Option<Recovery>,
     /// How things were before cuts of which it is not certain yet that they were right.
+    #[serde(skip)]
     before: Option<Box<Before>>,
     /// The rate that two alarms measured between them.
+    #[serde(skip)]
     measured: Option<f64>,
     /// Messages a second when the path was last suspended.
     speed: f64,
     /// Messages sent, and those of them that failed.
+    #[serde(skip)]
     sent: u64,
+    #[serde(skip)]
     failed: u64,
     /// Messages sent before this one left before the last cut: they say nothing about what came after.
+    #[serde(skip)]
     news_from: u64,
     /// Messages accepted since the last cut.
+    #[serde(skip)]
     calm: u32,
+    #[serde(skip)]
     rate_cuts: u8,
+    #[serde(skip)]
     slow: u8,
     cuts: u64,
     cuts_undone: u64,
@@ -128,7 +142,7 @@ impl Learning {
     /// A message was accepted, after far longer than usual.
     fn slow(&mut self, now: Duration, sent: Sent) {
         let certain = self.evidence.certain_failures();
-        match self.window.failed(now, sent.connections, certain, 1) {
+        match self.window.failed(now, sent.connections, certain) {
             Failed::Cut => self.cut(),
             Failed::Perhaps => {}
             Failed::Proven if self.recovery.is_some() => self.test(now, Outcome::Slow),
@@ -142,7 +156,7 @@ impl Learning {
     }
 
     /// A message was refused, or its connection failed, for no reason that stops the path for a known time.
-    pub(super) fn failed(&mut self, now: Duration, sent: Sent, verdict: &Verdict, least: u32) {
+    pub(super) fn failed(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
         self.failed += 1;
         self.probe_ended(sent);
         let answers = names_recipient(verdict);
@@ -162,15 +176,15 @@ impl Learning {
             // A host that hears who the recipient is before it refuses is not down.
             self.path_works(now, sent);
         }
-        self.too_much(now, sent, verdict, least);
+        self.too_much(now, sent, verdict);
     }
 
     /// Finds what the failure speaks against: the window, the rate, or the speed as a whole.
-    fn too_much(&mut self, now: Duration, sent: Sent, verdict: &Verdict, least: u32) {
+    fn too_much(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
         let size = self.window.size();
         let certain = self.evidence.certain_failures();
         let before = self.window.clone();
-        match self.window.failed(now, sent.connections, certain, least) {
+        match self.window.failed(now, sent.connections, certain) {
             Failed::Perhaps => return self.evidence.failed_by_accident(),
             Failed::Cut if self.window.size() == size => return self.cut(),
             Failed::Cut => {
@@ -389,14 +403,11 @@ impl Learning {
             evidence: self.evidence.restored(),
             latency: self.latency.restored(),
             greylisting: self.greylisting.restored(),
-            // A test that was cut short is not taken up again: the alarm comes again if there is reason for it.
-            recovery: None,
-            before: None,
-            measured: None,
-            throughput: Throughput::default(),
             speed,
-            news_from: self.sent,
-            ..self
+            cuts: self.cuts.min(MOST_COUNTED),
+            cuts_undone: self.cuts_undone.min(self.cuts).min(MOST_COUNTED),
+            // What was on its way did not survive, and with it what is counted to judge it by.
+            ..Self::default()
         }
     }
 }

@@ -110,13 +110,15 @@ impl Pacer {
     /// A pacer that knows nothing of its path yet: it begins with a few connections.
     pub fn new(limits: PacerLimits) -> Self {
         let limits = limits.usable();
-        Self {
+        let mut pacer = Self {
             buckets: Buckets::new(&limits),
             limits,
             open: 0,
             learning: Learning::default(),
             held: None,
-        }
+        };
+        pacer.learning.window.at_least(pacer.least_connections());
+        pacer
     }
 
     /// A pacer that knows what an earlier one knew. What cannot be (a suspension into the far future, after the clock was
@@ -124,6 +126,7 @@ impl Pacer {
     pub fn restore(limits: PacerLimits, snapshot: Snapshot, now: Duration) -> Self {
         let mut pacer = Self::new(limits);
         pacer.learning = snapshot.learning.restored(now);
+        pacer.learning.window.at_least(pacer.least_connections());
         pacer.buckets.restore(snapshot.buckets, now);
         pacer
     }
@@ -141,6 +144,7 @@ impl Pacer {
         let limits = limits.usable();
         self.buckets.change(&limits, now);
         self.limits = limits;
+        self.learning.window.at_least(self.least_connections());
     }
 
     /// Whether another connection may be opened. Tell [`opened`](Self::opened) when it is.
@@ -269,8 +273,7 @@ impl Pacer {
             self.learning.not_counted(sent);
             self.learning.suspend(now, asked);
         } else if self.limits.adaptive.is_some() {
-            let least = self.least_connections();
-            self.learning.failed(now, sent, verdict, least);
+            self.learning.failed(now, sent, verdict);
         } else {
             self.learning.not_learned(now, sent, verdict);
         }

@@ -1,7 +1,5 @@
 //! After an alarm: much slower for a while, to see whether that helps.
 
-use serde::{Deserialize, Serialize};
-
 use super::learned_rate::LearnedRate;
 use super::window::Window;
 
@@ -25,7 +23,7 @@ const STAGES: u8 = 4;
 /// In its first stage the lane goes at a third of the speed it was last good for, in the second at a tenth. If that takes
 /// the failures away, the cut was right, and the lane finds its speed from there. If it does not, speed is not the reason: the
 /// cut is taken back, and what fails is noise.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Recovery {
     stage: u8,
     attempts: u32,
@@ -44,7 +42,7 @@ pub(super) struct Recovery {
 }
 
 /// How things stood before the first cut of those that are in question.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Before {
     pub(super) window: Window,
     pub(super) rate: LearnedRate,
@@ -146,3 +144,6 @@ impl Recovery {
         self.failed_in_a_row >= 3
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// Seconds that the rate looks back on.
 const MEMORY: f64 = 10.0;
 
 /// Messages accepted per second, lately: an exponentially decayed count.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Throughput {
     count: f64,
     at: Duration,
@@ -35,3 +33,6 @@ impl Throughput {
         self.count * (-now.saturating_sub(self.at).as_secs_f64() / MEMORY).exp()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,9 @@ pub(super) struct Window {
     hold: Option<Hold>,
     /// Which of the `HOLDS` comes next.
     holds: u8,
+    /// Connections that learning never goes below: these are no probes, and what fails on them speaks against the path.
+    #[serde(skip)]
+    least: u32,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -74,6 +77,7 @@ impl Default for Window {
             failures: 0,
             hold: None,
             holds: 0,
+            least: 1,
         }
     }
 }
@@ -94,6 +98,13 @@ impl Window {
             }),
             ..Self::default()
         }
+    }
+
+    /// Never fewer connections than this.
+    pub(super) fn at_least(&mut self, least: u32) {
+        self.least = least;
+        self.size = self.size.max(least);
+        self.target = self.target.max(self.size);
     }
 
     pub(super) fn size(&self) -> u32 {
@@ -144,11 +155,11 @@ impl Window {
     /// An attempt that was made as one of `open` connections was accepted in good time.
     pub(super) fn accepted(&mut self, now: Duration, open: u32) {
         self.count_down(now);
-        if open <= self.proven {
-            return;
+        if open > self.proven {
+            self.proven = open.min(LARGEST);
+            self.failures = 0;
         }
-        self.proven = open.min(LARGEST);
-        self.failures = 0;
+        // More may be proven than the size: by connections that were open already when it became smaller.
         if self.step > 0 && self.proven >= self.size {
             self.size = self.proven;
             if self.size >= self.target {
@@ -176,15 +187,15 @@ impl Window {
     }
 
     /// An attempt that was made as one of `open` connections failed. So many failures in a row are certain.
-    pub(super) fn failed(&mut self, now: Duration, open: u32, certain: u32, least: u32) -> Failed {
-        if open <= self.proven || open <= 1 {
+    pub(super) fn failed(&mut self, now: Duration, open: u32, certain: u32) -> Failed {
+        if open <= self.proven || open <= self.least.max(1) {
             return Failed::Proven;
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures < certain {
             return Failed::Perhaps;
         }
-        self.size = self.size.min(open - 1).max(least);
+        self.size = self.size.min(open - 1);
         self.hold_now(now);
         Failed::Cut
     }
@@ -210,9 +221,10 @@ impl Window {
 
     /// The same window as before a cut that did not help.
     pub(super) fn undo(&mut self, before: &Self) {
-        let probing = self.probing;
+        let (probing, least) = (self.probing, self.least);
         self.clone_from(before);
         self.probing = probing;
+        self.at_least(least);
     }
 
     /// What was kept over a restart, cut to what can be. The connections did not survive.
@@ -236,6 +248,10 @@ impl Window {
                 until: hold.until.min(now + LONGEST_HOLD),
             }),
             holds: self.holds.min(HOLDS.len() as u8 - 1),
+            least: 1,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
