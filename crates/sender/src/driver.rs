@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatcher::{
-    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, LaneChanges, PoolSettings, RunState,
+    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, LaneChanges, PoolSettings, PoolShares, RunState,
     SenderReport, SessionId, SliceIntake, SliceReport, SourceIp, prune_lane_notes, write_lane_notes,
 };
 use crate::ledger::Millis;
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     SetPolicies(PolicySet),
     SetIps(Vec<SourceIp>),
     SetKeys(KeyRing),
+    SetPoolShares(PoolShares),
     SetResolver(Box<MxResolver>),
     Forget(String, oneshot::Sender<bool>),
     SliceReports(Reports, oneshot::Sender<Vec<SliceReport>>),
@@ -191,6 +192,7 @@ impl Driver {
             Command::SetPolicies(policies) => self.dispatcher.set_policies(policies, now()),
             Command::SetIps(ips) => self.dispatcher.set_ips(ips, now()),
             Command::SetKeys(keys) => self.dispatcher.set_keys(keys),
+            Command::SetPoolShares(shares) => self.dispatcher.set_pool_shares(shares, now()),
             Command::SetResolver(resolver) => self.resolver = *resolver,
             Command::Forget(id, answer) => self.forget(&id, answer),
             Command::SliceReports(which, answer) => self.report_slices(which, answer),

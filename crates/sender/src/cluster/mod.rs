@@ -4,6 +4,7 @@
 
 mod configuration;
 mod lane_events;
+mod pool_shares;
 mod reports;
 mod sites;
 mod watched;
@@ -24,7 +25,7 @@ use relaypool_api::sending_ip::SiteStatus;
 use relaypool_api::validation::Validate;
 use relaypool_api::{Delivery, DeliverySlice, MxPolicy, RelayPool, SendingIp};
 
-use crate::dispatcher::{IntakeError, RunState};
+use crate::dispatcher::{GrantedShares, IntakeError, PoolShares, RunState};
 use crate::engine::{Engine, EngineEnded, NewSlice};
 use crate::keys;
 use crate::metrics::SenderMetrics;
@@ -77,6 +78,8 @@ struct Follower {
     config: ClusterConfig,
     engine: Engine,
     configuration: Configuration,
+    /// What it has of pool-wide limits. Never recalled after a restart: the API server may have given it to others by then.
+    shares: GrantedShares,
     pools: Watched<RelayPool>,
     ips: Watched<SendingIp>,
     policies: Watched<MxPolicy>,
@@ -112,9 +115,13 @@ impl Follower {
             config,
             engine,
             configuration: Configuration::default(),
+            shares: GrantedShares::default(),
             taken_in: HashMap::new(),
             unusable: HashSet::new(),
         };
+        // Before there is anything to send.
+        let no_shares = PoolShares::Granted(follower.shares.clone());
+        follower.engine.set_pool_shares(no_shares).await?;
         follower.recall().await?;
         Ok(follower)
     }
@@ -151,6 +158,7 @@ impl Follower {
         let mut retry = tokio::time::interval(INTAKE_RETRY);
         loop {
             self.update_configuration().await?;
+            self.update_shares().await?;
             self.take_in_slices().await?;
             self.forget_deleted_slices().await?;
             tokio::select! {
@@ -213,6 +221,16 @@ impl Follower {
             .map(|ip| (ip.name_any(), ip.status.unwrap_or_default().sites))
             .filter(|(name, sites)| new.contains(name) && !known.contains(name) && !sites.is_empty())
             .collect()
+    }
+
+    async fn update_shares(&mut self) -> Result<(), EngineEnded> {
+        let pool = self.pools.objects().into_iter().next();
+        let shares = pool_shares::granted(pool.as_ref(), &self.config.identity.name, &self.shares);
+        if shares != self.shares {
+            self.shares = shares.clone();
+            self.engine.set_pool_shares(PoolShares::Granted(shares)).await?;
+        }
+        Ok(())
     }
 
     fn wanted(&self) -> Configuration {
