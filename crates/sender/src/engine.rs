@@ -157,6 +157,11 @@ impl Engine {
         self.send(Command::SetPoolShares(shares)).await
     }
 
+    /// Wants nothing of pool-wide limits any more, to its end: what it has is used until it is taken away.
+    pub async fn give_up_pool_shares(&self) -> Result<(), EngineEnded> {
+        self.send(Command::GiveUpPoolShares).await
+    }
+
     /// Replaces the way routes are looked up.
     pub async fn set_resolver(&self, resolver: MxResolver) -> Result<(), EngineEnded> {
         self.send(Command::SetResolver(Box::new(resolver))).await

@@ -24,6 +24,7 @@ use relaypool_api::names::{POOL_LABEL, SENDER_LABEL, label_value, signing_keys_s
 use relaypool_api::sending_ip::SiteStatus;
 use relaypool_api::validation::Validate;
 use relaypool_api::{Delivery, DeliverySlice, MxPolicy, RelayPool, SendingIp};
+use tokio::sync::oneshot;
 
 use crate::dispatcher::{GrantedShares, IntakeError, PoolShares, RunState};
 use crate::engine::{Engine, EngineEnded, NewSlice};
@@ -60,17 +61,20 @@ pub struct ClusterConfig {
     pub report_interval: Duration,
 }
 
-/// Works until the engine ends.
+/// Works until the engine ends, or until something comes by `retire` and all shares of pool-wide limits are given back.
 pub async fn run(
     config: ClusterConfig,
     client: Client,
     engine: Engine,
     metrics: Arc<SenderMetrics>,
+    retire: oneshot::Receiver<()>,
 ) -> Result<(), EngineEnded> {
     let reporter = Reporter::new(&config, client.clone(), engine.clone(), metrics);
     let follower = Follower::start(config, client, engine).await?;
-    tokio::try_join!(follower.follow(), reporter.report())?;
-    Ok(())
+    tokio::select! {
+        ended = follower.follow() => ended,
+        retired = reporter.report(retire) => retired,
+    }
 }
 
 /// Follows the objects that say what to do.

@@ -14,6 +14,7 @@ use relaypool_api::relay_pool::SenderStatus;
 use relaypool_api::{DeliverySlice, RelayPool, RelayPoolStatus, SendingIp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ClusterConfig;
@@ -69,13 +70,22 @@ impl Reporter {
         }
     }
 
-    pub(super) async fn report(mut self) -> Result<(), EngineEnded> {
+    /// Reports until the engine ends. Once something comes by `retire`, the sender claims nothing any more, and this returns when
+    /// the API server knows that it holds nothing either.
+    pub(super) async fn report(mut self, mut retire: oneshot::Receiver<()>) -> Result<(), EngineEnded> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heartbeat_due = Instant::now();
         let mut claims_due = Instant::now();
+        let mut is_retiring = false;
         loop {
-            look.tick().await;
+            tokio::select! {
+                _ = look.tick() => {}
+                _ = &mut retire, if !is_retiring => {
+                    is_retiring = true;
+                    self.engine.give_up_pool_shares().await?;
+                }
+            }
             for report in self.engine.due_slice_reports(self.interval, WRITES_AT_ONCE).await? {
                 if !self.write_slice(&report).await {
                     self.engine.report_again(&report.id).await?;
@@ -90,6 +100,9 @@ impl Reporter {
                 heartbeat_due = Instant::now() + HEARTBEAT;
                 claims_due = Instant::now() + CLAIMS_INTERVAL;
                 self.write_heartbeat(&report).await;
+            }
+            if is_retiring && report.pool_claims.is_empty() && self.claims_written.is_empty() {
+                return Ok(());
             }
             self.write_sites(&report).await;
             let changes = self.engine.lane_changes().await?;

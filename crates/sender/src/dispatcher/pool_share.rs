@@ -71,6 +71,18 @@ pub struct PoolClaims {
     pub left_out: u64,
 }
 
+impl PoolClaims {
+    /// It wants nothing and holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.left_out == 0
+    }
+
+    /// It wants or holds something, or has had a share before.
+    pub fn is_known(&self) -> bool {
+        !self.is_empty() || self.revision.is_some()
+    }
+}
+
 /// Place of a limit in [`PoolLimits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitId(u32);
@@ -96,6 +108,8 @@ pub(crate) struct PoolLimits {
     shares: PoolShares,
     limits: Vec<Limit>,
     ids: HashMap<PoolLimitKey, LimitId>,
+    /// Nothing is wanted any more.
+    given_up: bool,
 }
 
 /// One pool-wide limit as this sender sees it.
@@ -212,6 +226,11 @@ impl Dispatcher {
         for lane in self.lane_ids_where(|limits| limits.rate.is_some()) {
             self.work(lane, now);
         }
+    }
+
+    /// Claims nothing any more.
+    pub(crate) fn give_up_pool_shares(&mut self) {
+        self.pool_limits.given_up = true;
     }
 
     /// Puts every session under the limits that its lane is under now: policies have changed.
@@ -388,12 +407,12 @@ impl Dispatcher {
 
     fn claim(&mut self, id: LimitId, wanted: u64, now: Millis) -> Option<PoolLimitClaim> {
         let share = self.pool_limits.share(id);
-        let is_draining = self.draining;
+        let is_given_up = self.pool_limits.given_up;
         let limit = self.pool_limits.get_mut(id);
         if wanted > 0 {
             limit.wanted_at = now;
         }
-        let is_kept = now < limit.wanted_at + KEPT && !is_draining;
+        let is_kept = now < limit.wanted_at + KEPT && !is_given_up;
         let wanted = match wanted {
             0 if is_kept => share,
             wanted => wanted.min(limit.whole),
@@ -419,7 +438,7 @@ impl Dispatcher {
             let busy = lane.busy() as u64;
             let is_usable = self.ips.get(&lane.ip).is_some_and(|ip| !ip.suspended);
             let is_suspended = lane.pacer.suspended_until(pacer_time(now)).is_some();
-            if self.draining || !is_usable || is_suspended {
+            if self.pool_limits.given_up || !is_usable || is_suspended {
                 continue;
             }
             if let Some(id) = lane.limits.connections {
