@@ -230,8 +230,9 @@ async fn a_sender_that_ends_gives_its_share_back() {
     relaypool.senders[ending].terminate().unwrap();
     let status = relaypool.senders[ending].wait_for_exit(PATIENCE).await.unwrap();
     assert!(status.success(), "{}", relaypool.logs());
-    assert_eq!(share(&relaypool, &format!("{POOL}-{ending}")).await, None);
     until(&relaypool, "the other has all", |books| open_from(books, 0) == 4).await;
+    let name = format!("{POOL}-{ending}");
+    assert_eq!(share(&relaypool, &name).await, None);
 
     relaypool.senders[ending].restart().unwrap();
     completed(&relaypool, "first", 1_000).await;
@@ -246,10 +247,12 @@ async fn shares_are_written_only_over_what_they_were_computed_from() {
     let pools: Api<RelayPool> = Api::namespaced(relaypool.client().await.unwrap(), &relaypool.namespace);
     let read = pools.get(POOL).await.unwrap();
     let write = async |manager: &str, version: Option<String>, status: serde_json::Value| {
-        let body = json!({
-            "apiVersion": "relaypool.dev/v1alpha1", "kind": "RelayPool",
-            "metadata": { "name": POOL, "resourceVersion": version }, "status": status,
+        let mut body = json!({
+            "apiVersion": "relaypool.dev/v1alpha1", "kind": "RelayPool", "metadata": { "name": POOL }, "status": status,
         });
+        if let Some(version) = version {
+            body["metadata"]["resourceVersion"] = version.into();
+        }
         let parameters = PatchParams::apply(manager).force();
         pools.patch_status(POOL, &parameters, &Patch::Apply(&body)).await
     };
