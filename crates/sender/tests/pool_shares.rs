@@ -191,11 +191,12 @@ async fn all_addresses_share_one_rate() {
     bench.engine.set_pool_shares(shares(0)).await.unwrap();
     send(&bench, "s", None, 41).await;
     let rate = |report: &SenderReport| {
-        let claims = report.pool_claims.claims.iter();
-        claims.cloned().find(|claim| claim.quantity == RATE)
+        let claims = &report.pool_claims.claims;
+        let found = claims.iter().find(|claim| claim.quantity == RATE);
+        found.map(|claim| (claim.wanted, claim.held))
     };
     let report = reported(&bench, "demand", |report| rate(report).is_some()).await;
-    assert_eq!(rate(&report).map(|claim| (claim.wanted, claim.held)), Some((41, 0)));
+    assert_eq!(rate(&report), Some((41, 0)));
     assert_eq!(bench.accepted().len(), 0);
 
     let began = tokio::time::Instant::now();
