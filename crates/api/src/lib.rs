@@ -18,6 +18,7 @@ pub mod message;
 pub mod mx_policy;
 pub mod names;
 pub mod not_in_effect;
+pub mod pool_limits;
 pub mod progress;
 pub mod reference;
 pub mod relay_pool;

@@ -52,7 +52,8 @@ pub struct MxPolicySpec {
     /// before one for its MX hosts, before `*`, and a longer mask before a shorter; then the name.
     #[serde(default)]
     pub priority: i32,
-    /// Whether `limits` count for each sending IP alone or for all IPs of the pool together.
+    /// Whether `limits` count for each sending IP alone or for all IPs of the pool together. Either way they hold towards
+    /// each site by itself: a policy that fits several providers limits each of them, not their sum.
     #[serde(default)]
     pub scope: Scope,
     /// Hard limits.
@@ -99,7 +100,8 @@ pub enum Scope {
     /// Each sending IP has the limits for itself.
     #[default]
     PerIp,
-    /// All sending IPs of the pool share them.
+    /// All sending IPs of the pool share `maxConnections` and `rate`, over all senders. Messages on one connection are not
+    /// shared. Meant for providers that are named: a sender takes part in at most 50 such limits at a time.
     Pool,
 }
 

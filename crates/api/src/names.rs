@@ -12,6 +12,9 @@ pub const POOL_LABEL: &str = "relaypool.dev/pool";
 pub const SENDER_LABEL: &str = "relaypool.dev/sender";
 /// Field manager of the controller.
 pub const CONTROLLER_MANAGER: &str = "relaypool-controller";
+/// Field manager of the controller for the shares of pool-wide limits: they are written by themselves, and only over what
+/// they were computed from.
+pub const SHARES_MANAGER: &str = "relaypool-controller-shares";
 
 /// Field manager of what is said of an address's sites. The same for every sender: an address has one owner, and when it
 /// gets another, what the one before said must go.

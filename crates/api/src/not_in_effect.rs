@@ -5,7 +5,7 @@
 
 use crate::delivery::{DeliverySpec, Recipients, Schedule};
 use crate::dkim_key::DkimKeySpec;
-use crate::mx_policy::{MxPolicySpec, Scope};
+use crate::mx_policy::MxPolicySpec;
 use crate::relay_pool::RelayPoolSpec;
 use crate::sending_ip::SendingIpSpec;
 use crate::types::time_zone;
@@ -104,10 +104,7 @@ fn unknown_time_zone(spec: &SendingIpSpec) -> Option<Problem> {
 impl NotInEffect for MxPolicySpec {
     fn fields_not_in_effect(&self, _: Surroundings) -> Vec<String> {
         let min = self.adaptive.as_ref().and_then(|adaptive| adaptive.min.as_ref());
-        set_fields([
-            ("spec.adaptive.min.rate", min.is_some_and(|min| min.rate.is_some())),
-            ("spec.scope", self.scope == Scope::Pool),
-        ])
+        set_fields([("spec.adaptive.min.rate", min.is_some_and(|min| min.rate.is_some()))])
     }
 }
 
@@ -200,7 +197,7 @@ mod tests {
         });
         assert_eq!(fields::<SendingIpSpec>(address), (vec![], vec![]));
         let policy = json!({
-            "match": { "domains": ["*"] }, "limits": { "maxConnections": 5 }, "tls": "Required",
+            "match": { "domains": ["*"] }, "limits": { "maxConnections": 5 }, "scope": "Pool", "tls": "Required",
             "timeouts": { "connect": "30s" }, "retry": { "firstInterval": "5m" },
             "adaptive": { "min": { "connections": 2 }, "max": { "connections": 9, "rate": "10/s" } },
             "replyRules": [{ "code": 421, "action": { "suspendFor": "1h" } }],
@@ -251,12 +248,9 @@ mod tests {
         );
 
         let policy = json!({
-            "match": { "domains": ["*"] }, "scope": "Pool", "adaptive": { "min": { "rate": "1/s" } },
+            "match": { "domains": ["*"] }, "adaptive": { "min": { "rate": "1/s" } },
         });
-        assert_eq!(
-            fields::<MxPolicySpec>(policy).0,
-            ["spec.adaptive.min.rate", "spec.scope"]
-        );
+        assert_eq!(fields::<MxPolicySpec>(policy).0, ["spec.adaptive.min.rate"]);
 
         let key = json!({ "domain": "example.com", "selector": "s1", "rotation": { "every": "90d" } });
         assert_eq!(

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::message::OnBlock;
+use crate::pool_limits::{PoolLimit, PoolLimitClaim};
 use crate::types::{Domain, Duration};
 use crate::validation::{LONGER_THAN_ZERO, relay_pool as rules, text};
 
@@ -290,6 +291,13 @@ pub struct RelayPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub senders: Vec<SenderStatus>,
+    /// Limits of MxPolicies with `scope: Pool` and the senders' shares of them. Written by the controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10000), extend("x-kubernetes-list-type" = "atomic"))]
+    pub pool_limits: Vec<PoolLimit>,
+    /// Number of the last change in `poolLimits`. Written by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_limits_revision: Option<u64>,
 }
 
 /// What one sender says of itself.
@@ -315,6 +323,16 @@ pub struct SenderStatus {
     /// Messages per second that receiving hosts accepted from it, over the last minute.
     #[serde(default)]
     pub delivery_per_second: f64,
+    /// What it claims of pool-wide limits: those it has a share of first, then those it wants one of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub pool_limits: Vec<PoolLimitClaim>,
+    /// The `poolLimitsRevision` of the pool that it has followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_limits_revision: Option<u64>,
+    /// Pool-wide limits that it has a share of or wants one of, and that `poolLimits` has no room for.
+    #[serde(default)]
+    pub pool_limits_left_out: u64,
 }
 
 /// A name server as users write it: `10.0.0.53`, `10.0.0.53:5353`, `2001:db8::53`, `[2001:db8::53]:5353`; port 53 where

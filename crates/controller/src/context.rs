@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) dns: Dns,
     /// When the status of an object was written last, by UID.
     pub(crate) status_writes: Memory<String, Option<Instant>>,
+    /// When the shares of a pool's limits were written last, by UID.
+    pub(crate) share_writes: Memory<String, Option<Instant>>,
     /// Speeds of Deliveries, by UID.
     pub(crate) speeds: Memory<String, SpeedMeter>,
     /// The last lookups of DKIM records, by UID of the DkimKey.

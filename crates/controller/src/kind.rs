@@ -65,7 +65,7 @@ impl Kind for RelayPool {
     type Reason = RelayPoolReason;
     const INVALID_SPEC: RelayPoolReason = RelayPoolReason::InvalidSpec;
     const LABEL: KindLabel = KindLabel::RelayPool;
-    const FIELDS_OF_OTHERS: &'static [&'static str] = &["senders"];
+    const FIELDS_OF_OTHERS: &'static [&'static str] = &["senders", "poolLimits", "poolLimitsRevision"];
     // Many senders report often; their sums need not follow each.
     const STATUS_SPACING: Duration = Duration::from_secs(2);
 }

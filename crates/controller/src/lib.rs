@@ -26,6 +26,7 @@ mod memory;
 mod metrics;
 mod mx_policy;
 pub mod planning;
+mod pool_limits;
 pub mod progress;
 mod relay_pool;
 mod report;
@@ -95,6 +96,7 @@ where
             metrics,
             dns: Dns::new(&config.dns_servers).map_err(|error| StartError::Dns(error.into()))?,
             status_writes: Memory::default(),
+            share_writes: Memory::default(),
             speeds: Memory::default(),
             lookups: Memory::default(),
             unused_keys: Memory::default(),

@@ -1,4 +1,5 @@
-//! The reconciler of RelayPools: sums up what its senders report, and keeps the Secret with the signing keys.
+//! The reconciler of RelayPools: sums up what its senders report, shares pool-wide limits out among them, and keeps the
+//! Secret with the signing keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::context::{Context, SURROUNDINGS, in_namespace, now, sound_in_namespac
 use crate::error::Error;
 use crate::kind::Kind as _;
 use crate::planning::signing_key;
+use crate::pool_limits::share_out;
 use crate::report::{Reported, report};
 use crate::requests::{apply, get};
 use crate::signing_keys::{entries_in_use, retained};
@@ -35,16 +37,20 @@ const INTERVAL: Duration = Duration::from_secs(12);
 
 /// Looks at one pool.
 pub(crate) async fn reconcile(pool: Arc<RelayPool>, context: Arc<Context>) -> Result<Action, Error> {
+    // Neither waits for the other to succeed.
+    let shared_out = share_out(&pool, &context).await;
     let problems = pool.problems();
     let status = status(&pool, &summary(&problems), now().0);
     let reported = report(&context, pool.as_ref(), &status, Vec::new()).await?;
     if problems.is_empty() && reported != Reported::Gone {
         keep_signing_keys(&pool, &context).await?;
     }
-    Ok(match reported {
-        Reported::Postponed(wait) => Action::requeue(wait),
-        _ => Action::requeue(INTERVAL),
-    })
+    let shares_again = shared_out?;
+    let again = match reported {
+        Reported::Postponed(wait) => wait,
+        _ => INTERVAL,
+    };
+    Ok(Action::requeue(shares_again.map_or(again, |wait| wait.min(again))))
 }
 
 /// What the pool answers. No client.
@@ -66,6 +72,8 @@ fn status(pool: &RelayPool, problems: &str, now: Timestamp) -> RelayPoolStatus {
         relay_per_second: Some(tenth(fresh.iter().map(|sender| sender.relay_per_second).sum())),
         delivery_per_second: Some(tenth(fresh.iter().map(|sender| sender.delivery_per_second).sum())),
         senders: Vec::new(),
+        pool_limits: Vec::new(),
+        pool_limits_revision: None,
     }
 }
 

@@ -90,6 +90,11 @@ fn for_pools(watches: &mut Watches, stores: &Stores) -> Queue<RelayPool> {
             .next();
         owner.map(|pool| ObjectRef::new(&pool).within(&namespace(secret)))
     });
+    // A new limit is shared out anew.
+    let pools = stores.pools.clone();
+    watches.policies.triggers(&requests, move |policy| {
+        references(&pools, &namespace(policy), |_| true)
+    });
     // A new key version goes to every pool of the namespace.
     let pools = stores.pools.clone();
     watches

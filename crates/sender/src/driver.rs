@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatcher::{
-    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, LaneChanges, PoolSettings, RunState,
+    AttemptReport, Dispatcher, DomainId, Effect, IntakeError, KeyRing, LaneChanges, PoolSettings, PoolShares, RunState,
     SenderReport, SessionId, SliceIntake, SliceReport, SourceIp, prune_lane_notes, write_lane_notes,
 };
 use crate::ledger::Millis;
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     SetPolicies(PolicySet),
     SetIps(Vec<SourceIp>),
     SetKeys(KeyRing),
+    SetPoolShares(PoolShares),
+    GiveUpPoolShares,
     SetResolver(Box<MxResolver>),
     Forget(String, oneshot::Sender<bool>),
     SliceReports(Reports, oneshot::Sender<Vec<SliceReport>>),
@@ -196,6 +198,8 @@ impl Driver {
             Command::SetPolicies(policies) => self.dispatcher.set_policies(policies, now()),
             Command::SetIps(ips) => self.dispatcher.set_ips(ips, now()),
             Command::SetKeys(keys) => self.dispatcher.set_keys(keys),
+            Command::SetPoolShares(shares) => self.dispatcher.set_pool_shares(shares, now()),
+            Command::GiveUpPoolShares => self.dispatcher.give_up_pool_shares(),
             Command::SetResolver(resolver) => self.resolver = *resolver,
             Command::Forget(id, answer) => self.forget(&id, answer),
             Command::SliceReports(which, answer) => self.report_slices(which, answer),

@@ -12,8 +12,8 @@ use relaypool_spool::{Batch, CommitError, OpenError, Options, ReadError, Spool, 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatcher::{
-    Dispatcher, IntakeError, KeyRing, LaneChanges, PoolSettings, RunState, SenderReport, SliceIntake, SliceReport,
-    SourceIp,
+    Dispatcher, IntakeError, KeyRing, LaneChanges, PoolSettings, PoolShares, RunState, SenderReport, SliceIntake,
+    SliceReport, SourceIp,
 };
 use crate::driver::{Accepted, Command, Driver, Reports, now};
 use crate::ledger::Millis;
@@ -150,6 +150,16 @@ impl Engine {
     /// Replaces the signing keys.
     pub async fn set_keys(&self, keys: KeyRing) -> Result<(), EngineEnded> {
         self.send(Command::SetKeys(keys)).await
+    }
+
+    /// Replaces what this sender may use of pool-wide limits. Without it, all of each.
+    pub async fn set_pool_shares(&self, shares: PoolShares) -> Result<(), EngineEnded> {
+        self.send(Command::SetPoolShares(shares)).await
+    }
+
+    /// Wants nothing of pool-wide limits any more, to its end: what it has is used until it is taken away.
+    pub async fn give_up_pool_shares(&self) -> Result<(), EngineEnded> {
+        self.send(Command::GiveUpPoolShares).await
     }
 
     /// Replaces the way routes are looked up.

@@ -22,8 +22,8 @@ pub mod resolver;
 mod session;
 
 pub use dispatcher::{
-    ChangeCounts, IntakeError, IpReport, KeyRing, LaneChange, LaneChangeKind, LaneChanges, LaneReport, PoolSettings,
-    RunState, SenderReport, SliceReport, SourceIp, WarmUpReport, WarmUpStart,
+    ChangeCounts, GrantedShares, IntakeError, IpReport, KeyRing, LaneChange, LaneChangeKind, LaneChanges, LaneReport,
+    PoolClaims, PoolSettings, PoolShares, RunState, SenderReport, SliceReport, SourceIp, WarmUpReport, WarmUpStart,
 };
 pub use driver::Accepted;
 pub use engine::{Engine, EngineConfig, EngineEnded, EngineError, NewSlice};

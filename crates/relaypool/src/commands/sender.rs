@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -13,9 +14,13 @@ use relaypool_api::relay_pool::RelayPoolSpec;
 use relaypool_sender::cluster::{ClusterConfig, SenderIdentity};
 use relaypool_sender::resolver::{DestinationLimits, MxResolver};
 use relaypool_sender::{Engine, EngineConfig, PoolSettings, SenderMetrics};
+use tokio::sync::oneshot;
 
 use super::termination;
 use crate::admin::{self, Readiness};
+
+/// Longest that a sender which is to end waits for its shares of pool-wide limits to be taken from it.
+const RETIRING: Duration = Duration::from_secs(10);
 
 /// Arguments of `relaypool sender`. In a pod they come from its environment.
 #[derive(Args)]
@@ -59,17 +64,30 @@ impl Sender {
 
         let engine = Engine::open(self.engine_config()?, self.resolver()?, Arc::clone(&metrics)).await?;
         let client = Client::try_default().await.context("cannot find the API server")?;
-        let work = relaypool_sender::cluster::run(self.cluster_config(), client, engine.clone(), metrics);
+        let (retire, retiring) = oneshot::channel();
+        let config = self.cluster_config();
+        let work = relaypool_sender::cluster::run(config, client, engine.clone(), metrics, retiring);
+        let mut work = pin!(work);
         readiness.set(true);
 
         tokio::select! {
-            ended = work => ended.context("the engine ended by itself")?,
+            ended = &mut work => ended.context("the engine ended by itself")?,
             failure = engine.failed() => anyhow::bail!("the spool failed, nothing can be recorded: {failure}"),
             signal = termination() => signal?,
         }
         readiness.set(false);
+        let told = Instant::now();
+        let grace = Duration::from_secs(self.grace_seconds);
+        if engine.report().await.is_ok_and(|report| report.pool_claims.is_known()) {
+            // Other senders of the pool wait for what this one has of pool-wide limits.
+            // Work that has ended by itself needs no telling.
+            let _ = retire.send(());
+            if tokio::time::timeout(RETIRING.min(grace), work).await.is_err() {
+                tracing::warn!("shares of pool-wide limits were not given back in time and stay with this sender");
+            }
+        }
         tracing::info!("draining: open transactions finish, the rest stays in the spool");
-        if !engine.drain(Duration::from_secs(self.grace_seconds)).await {
+        if !engine.drain(grace.saturating_sub(told.elapsed())).await {
             tracing::warn!("some transactions did not finish in time and will be repeated");
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 mod configuration;
 mod lane_events;
+mod pool_shares;
 mod reports;
 mod sites;
 mod warm_ups;
@@ -24,8 +25,9 @@ use relaypool_api::names::{POOL_LABEL, SENDER_LABEL, label_value, signing_keys_s
 use relaypool_api::sending_ip::SiteStatus;
 use relaypool_api::validation::Validate;
 use relaypool_api::{Delivery, DeliverySlice, MxPolicy, RelayPool, SendingIp, SendingIpStatus};
+use tokio::sync::oneshot;
 
-use crate::dispatcher::{IntakeError, RunState};
+use crate::dispatcher::{GrantedShares, IntakeError, PoolShares, RunState};
 use crate::engine::{Engine, EngineEnded, NewSlice};
 use crate::keys;
 use crate::metrics::SenderMetrics;
@@ -60,17 +62,20 @@ pub struct ClusterConfig {
     pub report_interval: Duration,
 }
 
-/// Works until the engine ends.
+/// Works until the engine ends, or until something comes by `retire` and all shares of pool-wide limits are given back.
 pub async fn run(
     config: ClusterConfig,
     client: Client,
     engine: Engine,
     metrics: Arc<SenderMetrics>,
+    retire: oneshot::Receiver<()>,
 ) -> Result<(), EngineEnded> {
     let reporter = Reporter::new(&config, client.clone(), engine.clone(), metrics);
     let follower = Follower::start(config, client, engine).await?;
-    tokio::try_join!(follower.follow(), reporter.report())?;
-    Ok(())
+    tokio::select! {
+        ended = follower.follow() => ended,
+        retired = reporter.report(retire) => retired,
+    }
 }
 
 /// Follows the objects that say what to do.
@@ -78,6 +83,8 @@ struct Follower {
     config: ClusterConfig,
     engine: Engine,
     configuration: Configuration,
+    /// What it has of pool-wide limits. Never recalled after a restart: the API server may have given it to others by then.
+    shares: GrantedShares,
     pools: Watched<RelayPool>,
     ips: Watched<SendingIp>,
     policies: Watched<MxPolicy>,
@@ -113,9 +120,13 @@ impl Follower {
             config,
             engine,
             configuration: Configuration::default(),
+            shares: GrantedShares::default(),
             taken_in: HashMap::new(),
             unusable: HashSet::new(),
         };
+        // Before there is anything to send.
+        let no_shares = PoolShares::Granted(follower.shares.clone());
+        follower.engine.set_pool_shares(no_shares).await?;
         follower.recall().await?;
         Ok(follower)
     }
@@ -152,6 +163,7 @@ impl Follower {
         let mut retry = tokio::time::interval(INTAKE_RETRY);
         loop {
             self.update_configuration().await?;
+            self.update_shares().await?;
             self.take_in_slices().await?;
             self.forget_deleted_slices().await?;
             tokio::select! {
@@ -214,6 +226,16 @@ impl Follower {
             .map(|ip| (ip.name_any(), ip.status.unwrap_or_default().sites))
             .filter(|(name, sites)| new.contains(name) && !known.contains(name) && !sites.is_empty())
             .collect()
+    }
+
+    async fn update_shares(&mut self) -> Result<(), EngineEnded> {
+        let pool = self.pools.objects().into_iter().next();
+        let shares = pool_shares::granted(pool.as_ref(), &self.config.identity.name, &self.shares);
+        if shares != self.shares {
+            self.shares = shares.clone();
+            self.engine.set_pool_shares(PoolShares::Granted(shares)).await?;
+        }
+        Ok(())
     }
 
     fn wanted(&self) -> Configuration {

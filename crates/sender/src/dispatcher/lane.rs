@@ -22,6 +22,7 @@ use super::lane_keeping::Unkept;
 use super::lane_queue::LaneQueue;
 use super::meter::Meter;
 use super::path_state::Trouble;
+use super::pool_share::{LaneLimits, LimitId};
 use super::run::{Hold, RunContent, RunId, Signing};
 use super::slice::{DomainId, Place};
 use super::timers::Timer;
@@ -73,6 +74,10 @@ pub(crate) struct Lane {
     pub(crate) destination: Destination,
     /// Until when the warm-up of its IP has no room, where what waited was routed anew for that.
     pub(crate) overflowed: Option<Millis>,
+    /// The pool-wide limits that it is under.
+    pub(crate) limits: LaneLimits,
+    /// When a share of one of them last held it back.
+    pub(crate) held_by_share: Option<Millis>,
 }
 
 /// The last thing a site refused on a lane.
@@ -101,6 +106,10 @@ pub(crate) struct Session {
     pub(crate) recording: Option<Commit>,
     /// The settings it was opened with; one whose settings are out of date is closed.
     settings: SessionSettings,
+    /// The pool-wide limit that it counts under.
+    pub(crate) limit: Option<LimitId>,
+    /// It was told to end.
+    pub(crate) is_leaving: bool,
 }
 
 /// What a session is opened with and cannot change later.
@@ -166,7 +175,19 @@ impl Lane {
             trouble: None,
             history: LaneHistory::new(now),
             unkept: Unkept::default(),
+            limits: LaneLimits::default(),
+            held_by_share: None,
         }
+    }
+
+    /// Takes out the session that has waited longest for a message.
+    pub(crate) fn next_idle(&mut self) -> Option<SessionId> {
+        self.idle.pop_front()
+    }
+
+    /// Sessions that are at a message or on their way to one.
+    pub(crate) fn busy(&self) -> usize {
+        self.open.saturating_sub(self.idle.len())
     }
 
     /// How many messages one connection may carry.
@@ -256,7 +277,7 @@ impl Dispatcher {
     fn open_sessions_for(&mut self, lane: LaneId, now: Millis) {
         while !self.lane_mut(lane).queue.is_empty() {
             let open = self.lane_mut(lane).pacer.may_open(pacer_time(now));
-            if !self.granted(lane, open) || !self.may_send(lane, now) {
+            if !self.granted(lane, open) || !self.may_send(lane, now) || !self.share_lets_open(lane, now) {
                 return;
             }
             if self.sessions.len() >= self.settings.max_connections {
@@ -271,7 +292,7 @@ impl Dispatcher {
 
     fn may_send(&mut self, lane: LaneId, now: Millis) -> bool {
         let grant = self.lane_mut(lane).pacer.may_send(pacer_time(now));
-        self.granted(lane, grant) && self.warm_up_lets(lane, now)
+        self.granted(lane, grant) && self.warm_up_lets(lane, now) && self.share_lets_send(lane, now)
     }
 
     /// True when the grant is for now; sets the lane's wake-up where it is for later.
@@ -370,6 +391,7 @@ impl Dispatcher {
         let key = first.key;
         let sent = self.tell_pacer_of_sending(lane, key, true, now);
         let room = self.take_room(lane);
+        let limit = self.count_session(lane);
         self.sessions.insert(
             id,
             Session {
@@ -381,6 +403,8 @@ impl Dispatcher {
                 waiting: None,
                 recording: None,
                 settings: settings.clone(),
+                limit,
+                is_leaving: false,
             },
         );
         self.set_place(key, Place::Flying);
@@ -423,6 +447,7 @@ impl Dispatcher {
     fn tell_pacer_of_sending(&mut self, lane: LaneId, key: MessageKey, new_connection: bool, now: Millis) -> Sent {
         let attempts = self.slot_mut(key).map_or(0, |slot| slot.attempts);
         let first_refused = self.first_refused(key, lane).map(pacer_time);
+        self.take_from_shared_rate(lane, now);
         let lane = self.lane_mut(lane);
         if new_connection {
             lane.open += 1;
@@ -437,7 +462,9 @@ impl Dispatcher {
     }
 
     fn wait_for_work(&mut self, id: SessionId, waiting: oneshot::Sender<Option<Assignment>>) {
-        if !self.starved.is_empty() {
+        let is_waited_for = self.sessions.contains_key(&id) && self.place_is_waited_for(id);
+        if is_waited_for || !self.starved.is_empty() {
+            self.session_leaves(id);
             return dismiss(waiting);
         }
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -455,7 +482,8 @@ impl Dispatcher {
             return dismiss(next);
         };
         let lane = session.lane;
-        if self.draining || self.is_out_of_date(id) {
+        if self.draining || self.is_out_of_date(id, now) {
+            self.session_leaves(id);
             return dismiss(next);
         }
         if self.lane_mut(lane).queue.is_empty() || !self.may_send(lane, now) {
@@ -469,7 +497,7 @@ impl Dispatcher {
 
     /// Whether a session should end rather than go on: it has carried its share, its settings changed, its IP is
     /// suspended or gone, there are more sessions than there may be, or other lanes have none.
-    fn is_out_of_date(&self, id: SessionId) -> bool {
+    fn is_out_of_date(&self, id: SessionId, now: Millis) -> bool {
         let session = &self.sessions[&id];
         let (lane, given) = (session.lane, session.given);
         let lane = &self.lanes[lane.0 as usize];
@@ -481,6 +509,7 @@ impl Dispatcher {
             || session.settings.policy.session_settings_differ(&lane.policy)
             || lane.open > lane.pacer.connection_limit() as usize
             || self.makes_room(given)
+            || self.share_is_wanted_back(id, now)
     }
 
     /// A session is over. What it still held goes back to the lane.
@@ -508,6 +537,7 @@ impl Dispatcher {
         if let Some(room) = session.room.take() {
             self.give_room_back(lane, room, now);
         }
+        self.share_freed(session.limit, session.is_leaving, now);
         self.serve_starved(now);
         self.work(lane, now);
     }

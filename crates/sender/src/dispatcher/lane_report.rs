@@ -6,6 +6,7 @@ use relaypool_api::sending_ip::{Binds, LaneState, Refusal, SiteStatus};
 
 use super::Dispatcher;
 use super::lane::{Lane, LastRefusal, pacer_time};
+use super::pool_share::{LaneShare, PoolClaims};
 use super::report::time;
 use super::significant::to_three_digits;
 use super::warm_up::WarmUpReport;
@@ -62,6 +63,8 @@ pub struct SenderReport {
     pub warm_ups: Vec<WarmUpReport>,
     /// How many lanes are in a state and held by a limit.
     pub lane_counts: HashMap<(LaneState, Binds), u64>,
+    /// What it claims of pool-wide limits.
+    pub pool_claims: PoolClaims,
 }
 
 /// How a lane stands, in short.
@@ -71,6 +74,7 @@ struct Standing {
     binds: Binds,
     binds_since: Millis,
     suspended_until: Option<Millis>,
+    connection_limit: u32,
 }
 
 impl Dispatcher {
@@ -82,11 +86,13 @@ impl Dispatcher {
             relay_per_second: self.relayed.per_second(now),
             delivery_per_second: self.delivered.per_second(now),
             ips: self.ips.keys().map(|ip| (ip.clone(), IpReport::default())).collect(),
+            pool_claims: self.pool_claims(now),
             ..SenderReport::default()
         };
+        let shares = self.lane_shares(now);
         let mut by_ip: BTreeMap<&str, Vec<(&Lane, Standing)>> = BTreeMap::new();
-        for lane in &mut self.lanes {
-            let standing = standing(lane, now);
+        for (lane, share) in self.lanes.iter_mut().zip(shares) {
+            let standing = standing(lane, share, now);
             // The lanes of an IP that has gone to another sender are that one's to report on.
             let Some(ip) = report.ips.get_mut(&lane.ip) else {
                 continue;
@@ -129,7 +135,7 @@ fn busyness(lane: &Lane) -> (usize, u64) {
     (lane.queue.len(), lane.sent)
 }
 
-fn standing(lane: &mut Lane, now: Millis) -> Standing {
+fn standing(lane: &mut Lane, share: LaneShare, now: Millis) -> Standing {
     let at = pacer_time(now);
     let suspended_until = lane.pacer.suspended_until(at);
     let state = match (suspended_until, lane.queue.is_empty() && lane.open == 0) {
@@ -139,6 +145,8 @@ fn standing(lane: &mut Lane, now: Millis) -> Standing {
     };
     let binds = if lane.queue.is_empty() && suspended_until.is_none() {
         Binds::NoDemand
+    } else if share.holds_back && suspended_until.is_none() {
+        Binds::PoolShare
     } else {
         lane.pacer.binds(at)
     };
@@ -147,6 +155,7 @@ fn standing(lane: &mut Lane, now: Millis) -> Standing {
         binds,
         binds_since: lane.history.bound_since(binds, now),
         suspended_until: suspended_until.map(|until| Millis::try_from(until.as_millis()).unwrap_or(Millis::MAX)),
+        connection_limit: lane.pacer.connection_limit().min(share.connections),
     }
 }
 
@@ -161,7 +170,7 @@ fn lane_report(lane: &Lane, standing: Standing, now: Millis) -> LaneReport {
             connections: u32::try_from(lane.open).unwrap_or(u32::MAX),
             delivered_per_second: to_three_digits(lane.delivered.per_second(now)),
             rate_limit: lane.pacer.rate_limit(),
-            connection_limit: Some(lane.pacer.connection_limit()),
+            connection_limit: Some(standing.connection_limit),
             binds: standing.binds,
             binds_since: Some(time(standing.binds_since)),
             queued: i64::try_from(lane.queue.len()).unwrap_or(i64::MAX),

@@ -24,6 +24,7 @@ mod lane_report;
 mod meter;
 mod next_attempt;
 mod path_state;
+mod pool_share;
 mod report;
 mod reputation;
 mod routing;
@@ -59,6 +60,7 @@ pub use lane_history::{ChangeCounts, LaneChange, LaneChangeKind, LaneChanges};
 pub(crate) use lane_note::LaneNote;
 pub(crate) use lane_note::{prune as prune_lane_notes, write as write_lane_notes};
 pub use lane_report::{IpReport, LaneReport, SenderReport};
+pub use pool_share::{GrantedShares, PoolClaims, PoolShares};
 pub use report::SliceReport;
 pub(crate) use run::RunContent;
 pub use run::{KeyRing, RunState};
@@ -71,6 +73,7 @@ use lane::Lane;
 use lane_keeping::LaneKeeping;
 use lane_queue::LaneQueue;
 use meter::Meter;
+use pool_share::PoolLimits;
 use routing::DomainEntry;
 use run::{Run, RunId};
 pub(crate) use slice::DomainId;
@@ -158,6 +161,7 @@ pub(crate) struct Dispatcher {
     keeping: LaneKeeping,
     lane_changes: LaneChanges,
     warm_ups: WarmUps,
+    pool_limits: PoolLimits,
     draining: bool,
     effects: Vec<Effect>,
     relayed: Meter,
@@ -190,6 +194,7 @@ impl Dispatcher {
             keeping: LaneKeeping::default(),
             lane_changes: LaneChanges::default(),
             warm_ups: WarmUps::default(),
+            pool_limits: PoolLimits::default(),
             draining: false,
             effects: Vec::new(),
             relayed: Meter::default(),

@@ -43,6 +43,7 @@ struct KnownRoute {
     lane_name: String,
     /// What warm-ups tell the provider apart by.
     destination: Arc<Destination>,
+    site: Site,
 }
 
 impl Dispatcher {
@@ -107,19 +108,21 @@ impl Dispatcher {
     /// Replaces the policies. Lanes have their new limits at once; messages whose lane is another now move there.
     pub(crate) fn set_policies(&mut self, policies: PolicySet, now: Millis) {
         self.policies = Arc::new(policies);
-        let mut lane_policies: BTreeMap<String, Arc<EffectivePolicy>> = BTreeMap::new();
+        let mut lane_policies: BTreeMap<String, (Arc<EffectivePolicy>, Site)> = BTreeMap::new();
         for index in 0..self.domains.len() {
             let id = DomainId(u32::try_from(index).expect("domains are fewer than 2^32"));
             if let RouteState::Known(known) = &self.domains[index].route {
                 let renewed = self.known_route(id, Arc::clone(&known.route));
-                lane_policies.insert(renewed.lane_name.clone(), Arc::clone(&renewed.policy));
+                let policy = (Arc::clone(&renewed.policy), renewed.site.clone());
+                lane_policies.insert(renewed.lane_name.clone(), policy);
                 self.domains[index].route = RouteState::Known(renewed);
             }
         }
         for index in 0..self.lanes.len() {
             let lane = LaneId(u32::try_from(index).expect("lanes are fewer than 2^32"));
             match lane_policies.get(&self.lanes[index].site) {
-                Some(policy) => {
+                Some((policy, site)) => {
+                    self.lanes[index].limits = self.lane_limits(policy, site, now);
                     let changed = self.lane_mut(lane);
                     changed.policy = Arc::clone(policy);
                     changed.rules.rules_changed(&policy.reply_rules);
@@ -127,7 +130,10 @@ impl Dispatcher {
                 }
                 None => self.empty_lane(lane),
             }
-            self.work(lane, now);
+        }
+        self.recount_pool_limits(now);
+        for index in 0..self.lanes.len() {
+            self.work(LaneId(u32::try_from(index).expect("lanes are fewer than 2^32")), now);
         }
     }
 
@@ -195,7 +201,8 @@ impl Dispatcher {
         }
         let id = LaneId(u32::try_from(self.lanes.len()).expect("lanes are fewer than 2^32"));
         let name = (ip.to_owned(), known.lane_name.clone());
-        let lane = self.new_lane(name, &known.policy, &known.route, now);
+        let mut lane = self.new_lane(name, &known.policy, &known.route, now);
+        lane.limits = self.lane_limits(&known.policy, &known.site, now);
         self.lanes.push(lane);
         let of_site = self.lane_ids.entry(known.lane_name.clone()).or_default();
         of_site.insert(ip.to_owned(), id);
@@ -212,7 +219,11 @@ impl Dispatcher {
             route,
             policy,
             lane_name,
-            destination: Arc::new(Destination { site, hosts }),
+            destination: Arc::new(Destination {
+                site: site.clone(),
+                hosts,
+            }),
+            site,
         }
     }
 

@@ -178,13 +178,19 @@ impl Entries {
         self.providers.iter().map(|account| account.open).sum()
     }
 
+    /// Connections that `source` has open at the provider of that name.
+    pub fn open_from(&self, provider: &str, source: IpAddr) -> u64 {
+        self.source(provider, source).map_or(0, |counts| counts.open)
+    }
+
     /// The most connections `source` ever had open at the provider of that name at one time.
     pub fn highest_open(&self, provider: &str, source: IpAddr) -> u64 {
-        self.providers
-            .iter()
-            .find(|account| &*account.name == provider)
-            .and_then(|account| account.sources.get(&source))
-            .map_or(0, |counts| counts.highest_open)
+        self.source(provider, source).map_or(0, |counts| counts.highest_open)
+    }
+
+    fn source(&self, provider: &str, source: IpAddr) -> Option<&Source> {
+        let account = self.providers.iter().find(|account| &*account.name == provider)?;
+        account.sources.get(&source)
     }
 
     /// Transactions whose MAIL FROM was accepted and whose end is not written yet.
