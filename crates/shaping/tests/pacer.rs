@@ -319,6 +319,33 @@ fn one_broken_host_among_several_is_noise() {
 }
 
 #[test]
+fn a_lane_with_little_mail_is_not_held_for_hours_by_two_failures() {
+    let mut lane = Lane::new(limits(20));
+    for _ in 0..60 {
+        assert_eq!(lane.start(), Grant::Now);
+        lane.wait(seconds(1));
+        lane.accept();
+        lane.wait(seconds(59));
+    }
+    for _ in 0..2 {
+        assert!(lane.start_within(seconds(60)));
+        lane.refuse(&busy());
+        lane.wait(seconds(59));
+    }
+    // A message comes each minute: how long does it wait?
+    let mut longest = Duration::ZERO;
+    for _ in 0..60 {
+        let came = lane.now;
+        assert!(lane.start_within(seconds(3_600)));
+        longest = longest.max(lane.now - came);
+        lane.wait(seconds(1));
+        lane.accept();
+        lane.now = lane.now.max(came + seconds(60));
+    }
+    assert!(longest < seconds(60), "{longest:?}: {:?}", lane.pacer);
+}
+
+#[test]
 fn a_hidden_limit_of_connections_is_found_and_held() {
     let mut lane = Lane::new(limits(20));
     let (mut delivered, mut refused) = (0_u32, 0_u32);

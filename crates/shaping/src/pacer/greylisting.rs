@@ -122,7 +122,10 @@ fn lots(seed: u64) -> (bool, f64) {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^= mixed >> 31;
-    (mixed % SCOUTS == 0, (mixed >> 11) as f64 / (1_u64 << 53) as f64)
+    (
+        mixed.is_multiple_of(SCOUTS),
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64,
+    )
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ use super::window::{Failed, Window};
 /// Messages a second at which a test begins on a lane that has delivered nothing yet.
 const FIRST_RATE: f64 = 1.0;
 
+/// No test begins at less: on a lane with little mail, the speed it had lately is next to nothing.
+const LEAST_RATE: f64 = 0.1;
+
 /// A cut counts as right when so many messages went well after it.
 const CALM: u32 = 50;
 
@@ -256,7 +259,12 @@ impl Learning {
         self.window.doubt(now);
         self.measured = self.rate.measure(sent.at, sent.taken);
         self.rate.mark(sent.at, sent.taken);
-        self.rate.begin(now, if slower > 0.0 { slower } else { FIRST_RATE });
+        let rate = if good.max(speed) > 0.0 {
+            slower.max(LEAST_RATE)
+        } else {
+            FIRST_RATE
+        };
+        self.rate.begin(now, rate);
         if let Some(verdict) = verdict {
             self.breaker.trip(now, incident(verdict), None);
         }
