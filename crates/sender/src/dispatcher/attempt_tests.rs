@@ -52,12 +52,18 @@ async fn a_message_that_was_put_off_comes_again_from_the_same_ip() {
 #[tokio::test]
 async fn where_and_when_a_message_was_put_off_survives_a_restart() {
     let (bed, first) = greylisted_slice(&["a", "b"], 40).await;
-    let refused_at = bed.now;
+    let known = |bed: &Bed| -> Vec<(u16, Option<Millis>)> {
+        let of = |slot: &slice::Slot| (slot.attempts, slot.tried.as_ref().unwrap().first_refused);
+        bed.slice("s").slots.iter().map(of).collect()
+    };
+    let before = known(&bed);
+    assert!(
+        before
+            .iter()
+            .all(|(attempts, refused)| *attempts == 1 && refused.is_some())
+    );
     let mut bed = bed.restart().await;
-    for slot in &bed.slice("s").slots {
-        let tried = slot.tried.as_ref().unwrap();
-        assert_eq!((slot.attempts, tried.first_refused), (1, Some(refused_at)));
-    }
+    assert_eq!(known(&bed), before);
     bed.set_ips(&["a", "b", "c", "d"]);
     assert_eq!(second_sources(&mut bed), first);
     assert!(
@@ -81,9 +87,11 @@ async fn messages_put_off_together_do_not_come_back_together() {
     let mut dues: Vec<Millis> = bed.slice("s").slots.iter().map(|slot| slot.due - bed.now).collect();
     dues.sort_unstable();
     assert!(
-        dues[0] >= 5 * MINUTE && dues[199] <= 5 * MINUTE + 31 * SECOND,
+        dues[0] >= 30 * SECOND && dues[199] <= 5 * MINUTE + 31 * SECOND,
         "{dues:?}"
     );
+    let scouts = dues.iter().filter(|due| **due < 5 * MINUTE).count();
+    assert!((5..50).contains(&scouts), "a few try how long the wait is: {dues:?}");
     let busiest = (0..31).map(|second| {
         let from = 5 * MINUTE + second * SECOND;
         dues.iter().filter(|due| (from..from + SECOND).contains(due)).count()
@@ -234,15 +242,23 @@ async fn deferred_messages_are_released_in_the_order_of_their_first_refusal() {
         bed.pass(MINUTE);
     }
     let lane = bed.lane("a", "grey.example");
-    let between = lane::pacer_time(bed.now - MINUTE - 1);
+    let late = &bed.slice("late").slots;
+    let first_late = late
+        .iter()
+        .filter_map(|slot| slot.tried.as_ref()?.first_refused)
+        .min()
+        .unwrap();
+    let between = lane::pacer_time(first_late - 1);
+    // Those that try early how long the wait is.
+    while !bed.flights().is_empty() {
+        bed.answer(|_| greylisted());
+    }
     bed.dispatcher.release_until(lane, between);
     bed.settle();
-    bed.answer_all(|_| accepted());
-    assert_eq!((bed.slice("early").unfinished, bed.slice("late").unfinished), (0, 10));
-    bed.dispatcher.release_until(lane, between);
-    bed.settle();
-    assert_eq!(bed.flights().len(), 0, "the others wait for their time");
-    assert_eq!(bed.attempts("early"), vec![2; 10]);
+    let early: Vec<MessageKey> = bed.flights().iter().map(|flight| flight.key).collect();
+    assert!(!early.is_empty());
+    let number = bed.dispatcher.slice_ids["early"];
+    assert!(early.iter().all(|key| key.slice == number), "{early:?}");
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::resolver::{MxHost, Route};
 
+/// How long each attempt takes.
+const TOOK: Millis = 100;
+
 pub(super) const SECOND: Millis = 1_000;
 pub(super) const MINUTE: Millis = 60 * SECOND;
 pub(super) const HOUR: Millis = 60 * MINUTE;
@@ -184,12 +187,15 @@ impl Bed {
 
     /// Ends every attempt that is under way, each as `outcome` says, and its session.
     pub(super) fn answer(&mut self, outcome: impl Fn(&Flight) -> Attempt) {
+        if !self.flights.is_empty() {
+            self.now += TOOK;
+        }
         for flight in std::mem::take(&mut self.flights) {
             let report = AttemptReport {
                 session: flight.session,
                 key: flight.key,
                 attempt: outcome(&flight),
-                took: Duration::from_millis(100),
+                took: Duration::from_millis(TOOK),
                 next: None,
             };
             self.dispatcher.attempted(report, self.now);
@@ -198,13 +204,13 @@ impl Bed {
         self.settle();
     }
 
-    /// Answers, and lets a second pass, until nothing is under way for a minute.
+    /// Answers, and lets some time pass, until nothing is under way for a minute.
     pub(super) fn answer_all(&mut self, outcome: impl Fn(&Flight) -> Attempt) {
         let mut quiet = 0;
-        while quiet < 60 {
-            quiet = if self.flights.is_empty() { quiet + 1 } else { 0 };
+        while quiet < MINUTE {
+            quiet = if self.flights.is_empty() { quiet + TOOK } else { 0 };
             self.answer(&outcome);
-            self.pass(SECOND);
+            self.pass(TOOK);
         }
     }
 

@@ -14,7 +14,7 @@ const MEMORY: f64 = 16.0;
 const SLOW: f64 = 2.5;
 
 /// … if it is more than a hiccup of this machine or the network.
-const HICCUP: f64 = 0.1;
+const HICCUP: f64 = 0.5;
 
 /// The usual time of a message, apart for the first on a connection (greeting, EHLO and TLS come on top) and later ones.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
