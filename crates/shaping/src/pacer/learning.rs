@@ -111,8 +111,11 @@ impl Learning {
     pub(super) fn accepted(&mut self, now: Duration, sent: Sent) {
         self.throughput.count(now);
         self.probe_ended(sent);
-        self.meet_stranger(now, sent, false);
         self.path_works(now, sent);
+        if !sent.learns {
+            return;
+        }
+        self.meet_stranger(now, sent, false);
         let took = now.saturating_sub(sent.at);
         let is_slow = self.latency.is_slow(took, sent.sending.new_connection);
         if !is_slow {
@@ -347,7 +350,7 @@ impl Learning {
             return self.breaker.free_probe();
         }
         self.path_works(now, sent);
-        if sent.number >= self.news_from {
+        if sent.learns && sent.number >= self.news_from {
             self.good(now, sent);
         }
     }

@@ -78,6 +78,8 @@ pub struct Sent {
     taken: u64,
     /// It probes whether the site bears one connection more.
     is_probe: bool,
+    /// It was sent at a learned speed: what becomes of it says something about that.
+    learns: bool,
     sending: Sending,
 }
 
@@ -236,7 +238,8 @@ impl Pacer {
         if let Some(adaptive) = &self.limits.adaptive {
             self.learning.rate.take(now, least_rate(adaptive));
         }
-        let is_probe = sending.new_connection && self.learning.opened(now, self.open);
+        let learns = self.limits.adaptive.is_some();
+        let is_probe = learns && sending.new_connection && self.learning.opened(now, self.open);
         let (number, taken) = self.learning.number(is_probe);
         Sent {
             at: now,
@@ -244,6 +247,7 @@ impl Pacer {
             number,
             taken,
             is_probe,
+            learns,
             sending,
         }
     }
@@ -272,7 +276,7 @@ impl Pacer {
         } else if let Some(asked) = asked {
             self.learning.not_counted(sent);
             self.learning.suspend(now, asked);
-        } else if self.limits.adaptive.is_some() {
+        } else if self.limits.adaptive.is_some() && sent.learns {
             self.learning.failed(now, sent, verdict);
         } else {
             self.learning.not_learned(now, sent, verdict);

@@ -53,6 +53,8 @@ fn the_shortest_wait_that_was_enough_is_learned() {
             "it did not help this one"
         );
     }
+    let nearly = greylisting.interval(INTERVAL, Duration::from_millis(151_499), 1);
+    assert!(nearly >= SOONEST, "{nearly:?}: no message goes round in a tight loop");
     assert_eq!(greylisting.released(seconds(1_000)), Some(seconds(850)));
     assert_eq!(greylisting.released(seconds(100)), None);
 }
