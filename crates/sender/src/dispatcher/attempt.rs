@@ -42,6 +42,13 @@ pub(crate) struct AttemptReport {
     pub(crate) next: Option<oneshot::Sender<Option<Assignment>>>,
 }
 
+/// Where an attempt was made: its lane, and the note that the pacer took of it. None where it did not come so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) lane: Option<LaneId>,
+    pub(super) sent: Option<Sent>,
+}
+
 /// What follows for a message.
 pub(super) enum Decision {
     End(MessageStatus),
@@ -138,7 +145,7 @@ impl Dispatcher {
             self.settle_room(key, lane, room, attempt, verdict.as_ref(), now);
         }
         let retry_after = effects.and_then(|effects| effects.retry_after);
-        let decision = self.decision(key, lane, sent, attempt, verdict.as_ref(), retry_after, now);
+        let decision = self.decision(key, Way { lane, sent }, attempt, verdict.as_ref(), retry_after, now);
         if let Some(lane) = lane {
             self.path_changed(lane, attempt, verdict.as_ref(), now);
             if matches!(attempt, Attempt::Accepted) {
@@ -183,8 +190,7 @@ impl Dispatcher {
     fn decision(
         &mut self,
         key: MessageKey,
-        lane: Option<LaneId>,
-        sent: Option<Sent>,
+        way: Way,
         attempt: &Attempt,
         verdict: Option<&Verdict>,
         retry_after: Option<Duration>,
@@ -208,7 +214,7 @@ impl Dispatcher {
         if now >= slice.expires_at {
             return Decision::End(MessageStatus::Failed);
         }
-        self.next_attempt(key, lane, sent, verdict, retry_after, now)
+        self.next_attempt(key, way, verdict, retry_after, now)
     }
 
     fn tell_lane(

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use relaypool_bounce::{Action, Verdict};
-use relaypool_shaping::pacer::Sent;
 use relaypool_shaping::retry::{NextAttempt, spread};
 use relaypool_spool::MessageKey;
 
 use super::Dispatcher;
-use super::attempt::Decision;
+use super::attempt::{Decision, Way};
 use super::lane::{LaneId, pacer_time};
 use crate::ledger::{MessageStatus, Millis};
 
@@ -24,8 +23,7 @@ impl Dispatcher {
     pub(super) fn next_attempt(
         &mut self,
         key: MessageKey,
-        lane: Option<LaneId>,
-        sent: Option<Sent>,
+        Way { lane, sent }: Way,
         verdict: &Verdict,
         retry_after: Option<Duration>,
         now: Millis,
