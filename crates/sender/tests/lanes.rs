@@ -23,9 +23,9 @@ fn provider(name: &str, behaviours: &Value) -> Value {
     })
 }
 
-/// `tight` bears two connections; `shy` refuses all mail for its opinion of the sender; `good` takes everything.
+/// `tight` bears four connections; `shy` refuses all mail for its opinion of the sender; `good` takes everything.
 fn world() -> Value {
-    let tight = json!([{ "kind": "connectionLimit", "limit": 2 }, { "kind": "serviceTime", "time": "20ms" }]);
+    let tight = json!([{ "kind": "connectionLimit", "limit": 4 }, { "kind": "serviceTime", "time": "20ms" }]);
     let shy = json!([{ "kind": "refusals", "phase": "MailFrom", "reply": "450 4.7.1 your reputation is poor" }]);
     json!({ "providers": [provider("tight", &tight), provider("shy", &shy), provider("good", &json!([]))] })
 }
@@ -222,35 +222,6 @@ async fn an_ip_that_moves_takes_along_what_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspension_and_recovery_are_told() {
-    let behaviours = json!([
-        { "kind": "refusals", "phase": "MailFrom", "until": "500ms", "reply": "421 4.7.0 Try again in 11 seconds" },
-    ]);
-    let bench = start(json!({ "providers": [provider("moody", &behaviours)] })).await;
-    bench
-        .engine
-        .accept(slice("s", &message(json!({})), users(3, "moody.example")))
-        .await
-        .unwrap();
-    let lane = suspended(&bench.engine, "moody.example").await;
-    assert_eq!(lane.binds, Binds::Suspended);
-    let since = lane.binds_since.unwrap().0;
-    bench.finished("s").await;
-    let changes = bench.engine.lane_changes().await.unwrap().told;
-    let (first, last) = (changes.first().unwrap(), changes.last().unwrap());
-    let LaneChangeKind::Suspended { until, why } = &first.kind else {
-        panic!("{changes:?}");
-    };
-    assert_eq!((first.ip.as_str(), first.site.as_str()), ("first", "moody.example"));
-    assert!(*until >= first.at + 10_000, "{changes:?}");
-    assert!(why.contains("Try again in 11 seconds"), "{why}");
-    assert!(i64::try_from(first.at).unwrap() <= since.as_millisecond());
-    let recovered = LaneChangeKind::Recovered { since: first.at };
-    assert_eq!(last.kind, recovered, "{changes:?}");
-    assert_eq!(bench.engine.lane_changes().await.unwrap(), Default::default());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn static_mode_sets_learning_aside_within_seconds_and_loses_nothing() {
     const MESSAGES: usize = 800;
     const POLICY: u32 = 12;
@@ -317,4 +288,31 @@ async fn set_adaptive(bench: &Bench, adaptive: bool) {
         on_block: relaypool_api::message::OnBlock::Wait,
     };
     bench.engine.set_settings(settings).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_by_a_rule_is_told_and_kept_at_once() {
+    let refusals = json!([{ "kind": "refusals", "phase": "MailFrom", "reply": "450 4.2.0 gone fishing" }]);
+    let bench = start(json!({ "providers": [provider("calm", &refusals)] })).await;
+    let rules = json!({
+        "match": { "domains": ["*"] }, "replyRules": [{ "text": "gone fishing", "action": { "suspendFor": "45m" } }],
+    });
+    bench.engine.set_policies(policies([("rules", rules)])).await.unwrap();
+    // A single message: no later outcome could bring the news.
+    let one = slice("s", &message(json!({})), users(1, "calm.example"));
+    bench.engine.accept(one).await.unwrap();
+    let lane = suspended(&bench.engine, "calm.example").await;
+    assert_eq!(lane.binds, Binds::Suspended);
+    let changes = bench.engine.lane_changes().await.unwrap().told;
+    let [change] = &changes[..] else {
+        panic!("{changes:?}");
+    };
+    let until = u64::try_from(lane.suspended_until.as_ref().unwrap().0.as_millisecond()).unwrap();
+    let why = "450 4.2.0 gone fishing".to_owned();
+    assert_eq!(change.kind, LaneChangeKind::Suspended { until, why });
+    assert!(until >= change.at + 44 * 60_000);
+
+    let started = Instant::now();
+    kept(&bench.engine, "lane/first/calm.example", 0).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }

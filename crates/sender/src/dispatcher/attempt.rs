@@ -141,6 +141,10 @@ impl Dispatcher {
         if let (Some(lane), Some(effects)) = (lane, &effects) {
             self.obey_rule(lane, effects, now);
         }
+        // After the rules: they suspend lanes, too.
+        if let Some(lane) = lane.filter(|_| sent.is_some() && !matches!(attempt, Attempt::Ignored { .. })) {
+            self.lane_learned(lane, verdict.as_ref(), now);
+        }
         if let (Some(lane), Some(room)) = (lane, room) {
             self.settle_room(key, lane, room, attempt, verdict.as_ref(), now);
         }
@@ -225,8 +229,8 @@ impl Dispatcher {
         verdict: Option<&Verdict>,
         now: Millis,
     ) {
-        let (Some(id), Some(sent)) = (lane, sent) else { return };
-        let lane = self.lane_mut(id);
+        let (Some(lane), Some(sent)) = (lane, sent) else { return };
+        let lane = self.lane_mut(lane);
         match (attempt, verdict) {
             (Attempt::Accepted, _) => {
                 lane.pacer.accepted(pacer_time(now), sent);
@@ -243,9 +247,8 @@ impl Dispatcher {
                 });
                 lane.failed += u64::from(verdict.action == Action::Fail);
             }
-            (_, None) => return lane.pacer.unused(sent),
+            (_, None) => lane.pacer.unused(sent),
         }
-        self.lane_learned(id, verdict, now);
     }
 
     fn count(&mut self, key: MessageKey, attempt: &Attempt, verdict: Option<&Verdict>, decision: &Decision) {

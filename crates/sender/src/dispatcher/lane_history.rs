@@ -199,7 +199,13 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
+    use relaypool_api::reply::Phase;
+    use serde_json::json;
+
+    use super::super::path_state::PathState;
+    use super::super::test_bed::{Bed, blocked, refused};
     use super::*;
+    use crate::dispatcher::Attempt;
 
     #[test]
     fn a_suspension_lasts_until_something_is_accepted() {
@@ -251,5 +257,62 @@ mod tests {
         assert_eq!(changes.told.len(), 1_000);
         let counts = changes.untold["a"];
         assert_eq!((counts.suspended, counts.recovered), (1_000, 1_000));
+    }
+
+    #[tokio::test]
+    async fn suspensions_and_recoveries_are_told() {
+        let mut bed = Bed::new(&["a"]);
+        bed.accept("s", 3, "moody.example", json!({})).await;
+        let suspended_at = bed.now;
+        bed.answer(|_| refused(Phase::MailFrom, "450 4.7.1 your reputation is poor"));
+        let changes = bed.dispatcher.take_lane_changes();
+        let [suspended] = &changes.told[..] else {
+            panic!("all refusals together are one suspension: {changes:?}");
+        };
+        let LaneChangeKind::Suspended { until, why } = &suspended.kind else {
+            panic!("{suspended:?}");
+        };
+        assert_eq!((suspended.ip.as_str(), suspended.at), ("a", suspended_at));
+        assert_eq!(suspended.site, bed.site("moody.example"));
+        assert_eq!(why, "450 4.7.1 your reputation is poor");
+        let until = *until;
+
+        // The probe is refused: the suspension goes on. Then one is accepted, and it is over.
+        bed.pass(until - bed.now);
+        assert_eq!(bed.flights().len(), 1);
+        bed.answer(|_| refused(Phase::MailFrom, "450 4.7.1 your reputation is poor"));
+        let changes = bed.dispatcher.take_lane_changes().told;
+        let [
+            LaneChange {
+                kind: LaneChangeKind::Suspended { until: longer, .. },
+                ..
+            },
+        ] = &changes[..]
+        else {
+            panic!("{changes:?}");
+        };
+        assert!(*longer > until);
+        bed.pass(longer - bed.now);
+        bed.answer(|_| Attempt::Accepted);
+        let changes = bed.dispatcher.take_lane_changes().told;
+        let kinds: Vec<_> = changes.into_iter().map(|change| change.kind).collect();
+        assert_eq!(kinds, [LaneChangeKind::Recovered { since: suspended_at }]);
+    }
+
+    #[tokio::test]
+    async fn a_blocked_path_is_blocked_after_a_restart_too() {
+        let mut bed = Bed::new(&["a"]);
+        bed.accept("s", 3, "moody.example", json!({})).await;
+        bed.answer(|_| blocked());
+        let standing = |bed: &mut Bed| {
+            let site = bed.site("moody.example");
+            let report = bed.dispatcher.sender_report(bed.now);
+            let until = report.lanes[0].site.suspended_until.clone();
+            (bed.dispatcher.path_state("a", &site, bed.now), until)
+        };
+        let before = standing(&mut bed);
+        assert_eq!(before.0, PathState::Blocked);
+        let mut bed = bed.restart().await;
+        assert_eq!(standing(&mut bed), before);
     }
 }

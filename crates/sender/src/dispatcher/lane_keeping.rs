@@ -12,6 +12,7 @@ use super::lane::{Lane, LaneId, pacer_time};
 use super::lane_history::{LaneHistory, Suspension};
 use super::lane_note::{self, LaneNote};
 use super::lane_report::{MOST_LANES, refusal};
+use super::path_state::Trouble;
 use super::report::time;
 use super::source_ip::SourceIp;
 use super::timers::Timer;
@@ -70,20 +71,22 @@ impl Dispatcher {
         let name = (ip, site);
         let shown = self.keeping.dormant.remove(&name);
         let (ip, site) = name;
-        let known = match lane_note::read(&self.spool, &ip, &site, now) {
-            Some(note) => Some((note.last_refusal(), note.history, note.pacer)),
-            None => shown.map(|shown| {
-                let (history, pacer) = from_shown(&shown, now);
-                (None, history, pacer)
-            }),
-        };
         let (policy, route) = (Arc::clone(policy), Arc::clone(route));
-        let Some((last_refusal, history, snapshot)) = known else {
-            return Lane::new(ip, site, Pacer::new(limits), policy, route, now);
+        let lane = |pacer| Lane::new(ip.clone(), site.clone(), pacer, policy, route, now);
+        if let Some(note) = lane_note::read(&self.spool, &ip, &site, now) {
+            let last_refusal = note.last_refusal();
+            let mut lane = lane(Pacer::restore(limits, note.pacer, pacer_time(now)));
+            lane.last_refusal = last_refusal;
+            lane.history = note.history;
+            lane.trouble = note.trouble;
+            return lane;
+        }
+        let Some(shown) = shown else {
+            return lane(Pacer::new(limits));
         };
-        let pacer = Pacer::restore(limits, snapshot, pacer_time(now));
-        let mut lane = Lane::new(ip, site, pacer, policy, route, now);
-        lane.last_refusal = last_refusal;
+        let (history, snapshot) = from_shown(&shown, now);
+        let mut lane = lane(Pacer::restore(limits, snapshot, pacer_time(now)));
+        lane.trouble = history.suspension.map(|_| Trouble::Pause);
         lane.history = history;
         lane
     }

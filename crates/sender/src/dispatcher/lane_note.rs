@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lane::{Lane, LastRefusal};
 use super::lane_history::LaneHistory;
+use super::path_state::Trouble;
 use crate::ledger::Millis;
 
 /// The version that is written, and the newest that can be read.
@@ -53,6 +54,8 @@ pub(crate) struct LaneNote {
     pub(crate) history: LaneHistory,
     #[serde(default)]
     last_refusal: Option<KeptRefusal>,
+    #[serde(default)]
+    pub(crate) trouble: Option<Trouble>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +85,7 @@ impl LaneNote {
             pacer: lane.pacer.snapshot(),
             history: lane.history.clone(),
             last_refusal: lane.last_refusal.as_ref().and_then(KeptRefusal::of),
+            trouble: lane.trouble,
         }
     }
 
@@ -311,6 +315,7 @@ mod tests {
                 category: Category::RateLimited,
                 retry_after: Some(Duration::from_secs(90)),
             }),
+            trouble: Some(Trouble::Block),
         }
     }
 
@@ -319,7 +324,7 @@ mod tests {
         let written = note("mx.example", 1_000_000);
         let read = LaneNote::decode(&written.encode()).unwrap();
         assert_eq!((read.ip.as_str(), read.site.as_str()), ("ip", "mx.example"));
-        assert_eq!(read.history, written.history);
+        assert_eq!((&read.history, read.trouble), (&written.history, Some(Trouble::Block)));
         let refusal = read.last_refusal().unwrap();
         assert_eq!(
             (refusal.reply.as_str(), refusal.category),

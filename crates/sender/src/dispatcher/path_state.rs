@@ -3,6 +3,7 @@
 use relaypool_api::message::OnBlock;
 use relaypool_api::reply::Phase;
 use relaypool_bounce::{Action, Category, Verdict};
+use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
 use super::attempt::Attempt;
@@ -23,7 +24,7 @@ pub(crate) enum PathState {
 }
 
 /// Why a lane was last suspended. It stays until something is accepted: a suspension that is over has healed nothing yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Trouble {
     Pause,
     Block,

@@ -166,7 +166,11 @@ impl Bed {
         match effect {
             Effect::LookUp(domain, name) => self.dispatcher.route_found(domain, Ok(route(&name)), self.now),
             Effect::Settle(session, _) => self.dispatcher.session_closed(session, self.now),
-            Effect::KeepLanes(_) | Effect::PruneLanes(_) => self.dispatcher.lanes_kept(),
+            Effect::KeepLanes(notes) => {
+                futures::executor::block_on(write_lane_notes(&self.spool, &notes));
+                self.dispatcher.lanes_kept();
+            }
+            Effect::PruneLanes(_) => self.dispatcher.lanes_kept(),
             Effect::Reserve(ip, reservation, _) => self.dispatcher.room_reserved(&ip, reservation, self.now),
             Effect::Open(start) => self.flights.push(Flight {
                 session: start.id,
