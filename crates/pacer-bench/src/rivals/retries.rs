@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn others_wait_as_with_the_pacer_and_never_without_a_wait() {
         for action in [Action::Retry, Action::HoldPath] {
-            let refusal = Verdict::of(Category::ReputationBlock, action);
+            let refusal = Verdict::of(Category::Transient, action);
             for (attempt, nominal) in [(1, 60.0), (2, 120.0), (3, 240.0)] {
                 let wait = seconds(as_by_pacer(Duration::ZERO, &ticket(attempt, None), &refusal));
                 assert!((0.94..1.11).contains(&(wait / nominal)), "{attempt}: {wait}");

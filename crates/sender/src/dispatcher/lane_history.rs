@@ -263,8 +263,8 @@ mod tests {
     async fn suspensions_and_recoveries_are_told() {
         let mut bed = Bed::new(&["a"]);
         bed.accept("s", 3, "moody.example", json!({})).await;
-        let suspended_at = bed.now;
         bed.answer(|_| refused(Phase::MailFrom, "450 4.7.1 your reputation is poor"));
+        let suspended_at = bed.now;
         let changes = bed.dispatcher.take_lane_changes();
         let [suspended] = &changes.told[..] else {
             panic!("all refusals together are one suspension: {changes:?}");
