@@ -24,7 +24,7 @@ pub struct Adaptive {
     controller: Vec<String>,
     /// The pacer with a part left out too, once for each part named, which shows what the part is worth. Without
     /// --controller, beside the whole pacer alone.
-    #[arg(long, value_delimiter = ',', value_name = "PART,…", value_parser = PossibleValuesParser::new(Part::ALL.map(|part| part.to_string())))]
+    #[arg(long, value_delimiter = ',', value_name = "PART,…", value_parser = PossibleValuesParser::new(Part::ALL.map(Part::name)))]
     without: Vec<String>,
     /// Runs of each scenario: the seeds from 1 to this. Without it 10, or what a scenario file says.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
@@ -84,7 +84,7 @@ impl Adaptive {
         };
         let without = Part::ALL
             .into_iter()
-            .filter(|part| self.without.contains(&part.to_string()));
+            .filter(|part| self.without.iter().any(|name| name == part.name()));
         controllers.extend(without.map(|part| pacer::name_without(part).to_owned()));
         Ok(Campaign {
             scenarios,

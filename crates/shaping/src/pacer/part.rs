@@ -38,11 +38,10 @@ impl Part {
         Self::Greylisting,
         Self::QuickRetries,
     ];
-}
 
-impl fmt::Display for Part {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+    /// What it is called on a command line.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::NoiseTest => "noise-test",
             Self::LearnedRate => "learned-rate",
             Self::MeasuredRate => "measured-rate",
@@ -52,6 +51,12 @@ impl fmt::Display for Part {
             Self::Pauses => "pauses",
             Self::Greylisting => "greylisting",
             Self::QuickRetries => "quick-retries",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
