@@ -72,8 +72,7 @@ impl Campaign {
     ///
     /// When a controller is not known.
     pub fn play(&self) -> Result<Results, UnknownController> {
-        let known = |name: &str| registry::names().contains(&name) || name == omniscient::NAME;
-        if let Some(unknown) = self.controllers.iter().find(|name| !known(name)) {
+        if let Some(unknown) = self.controllers.iter().find(|name| !registry::is_known(name)) {
             return Err(UnknownController(unknown.clone()));
         }
         let jobs: Vec<Job<'_>> = self.jobs().collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relaypool_bounce::Verdict;
-use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Sending};
+use relaypool_shaping::pacer::{AdaptiveLimits, Grant, Pacer, PacerLimits, Part, Sending};
 use relaypool_shaping::retry::{NextAttempt, RetrySchedule};
 
 use crate::controller::{Controller, Message, Retry, Ticket, View};
@@ -14,9 +14,30 @@ pub const NAME: &str = "pacer";
 const FIRST_RETRY: Duration = Duration::from_secs(60);
 const LONGEST_RETRY: Duration = Duration::from_secs(4 * 3_600);
 
+/// The name of the pacer with a part of it left out.
+pub const fn name_without(part: Part) -> &'static str {
+    match part {
+        Part::NoiseTest => "pacer-without-noise-test",
+        Part::LearnedRate => "pacer-without-learned-rate",
+        Part::MeasuredRate => "pacer-without-measured-rate",
+        Part::ProbeSpacing => "pacer-without-probe-spacing",
+        Part::ProvenWindow => "pacer-without-proven-window",
+        Part::Latency => "pacer-without-latency",
+        Part::Pauses => "pacer-without-pauses",
+        Part::Greylisting => "pacer-without-greylisting",
+        Part::QuickRetries => "pacer-without-quick-retries",
+    }
+}
+
+/// The part that a pacer of this name leaves out.
+pub fn left_out(name: &str) -> Option<Part> {
+    Part::ALL.into_iter().find(|part| name_without(*part) == name)
+}
+
 /// The pacer with its defaults, told nothing but the window cap.
 #[derive(Debug)]
 pub struct PacerController {
+    name: &'static str,
     pacer: Pacer,
     schedule: RetrySchedule,
     seed: u64,
@@ -25,24 +46,37 @@ pub struct PacerController {
 impl PacerController {
     /// A pacer that may open `window_cap` connections. `seed` decides the jitter of its retries.
     pub fn new(window_cap: u32, seed: u64) -> Self {
-        let limits = PacerLimits {
-            connections: window_cap,
-            messages_per_connection: 1,
-            rate: None,
-            share: None,
-            adaptive: Some(AdaptiveLimits::default()),
-        };
+        Self::of(NAME, Pacer::new(limits(window_cap)), seed)
+    }
+
+    /// The same with a part left out, which shows what the part is worth.
+    pub fn without(part: Part, window_cap: u32, seed: u64) -> Self {
+        Self::of(name_without(part), Pacer::without(limits(window_cap), part), seed)
+    }
+
+    fn of(name: &'static str, pacer: Pacer, seed: u64) -> Self {
         Self {
-            pacer: Pacer::new(limits),
+            name,
+            pacer,
             schedule: RetrySchedule::new(FIRST_RETRY, LONGEST_RETRY),
             seed,
         }
     }
 }
 
+fn limits(window_cap: u32) -> PacerLimits {
+    PacerLimits {
+        connections: window_cap,
+        messages_per_connection: 1,
+        rate: None,
+        share: None,
+        adaptive: Some(AdaptiveLimits::default()),
+    }
+}
+
 impl Controller for PacerController {
     fn name(&self) -> &'static str {
-        NAME
+        self.name
     }
 
     fn may_start(&mut self, now: Duration) -> Grant {

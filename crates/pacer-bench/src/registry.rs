@@ -23,8 +23,16 @@ pub fn names() -> Vec<&'static str> {
     [pacer::NAME].into_iter().chain(rivals::NAMES).collect()
 }
 
+/// Whether there is a controller of this name: one of the names, the omniscient sender, or the pacer without a part.
+pub fn is_known(name: &str) -> bool {
+    names().contains(&name) || name == omniscient::NAME || pacer::left_out(name).is_some()
+}
+
 /// A new controller; none for an unknown name.
 pub fn controller(name: &str, brief: Brief<'_>) -> Option<Box<dyn Controller>> {
+    if let Some(part) = pacer::left_out(name) {
+        return Some(Box::new(PacerController::without(part, brief.window_cap, brief.seed)));
+    }
     match name {
         pacer::NAME => Some(Box::new(PacerController::new(brief.window_cap, brief.seed))),
         omniscient::NAME => Some(Box::new(Omniscient::new(brief.provider, brief.window_cap))),
@@ -62,6 +70,7 @@ fn lower<T: PartialOrd>(known: &mut Option<T>, limit: T) {
 
 #[cfg(test)]
 mod tests {
+    use relaypool_shaping::pacer::Part;
     use relaypool_simulator::scenarios::Scenario;
 
     use super::*;
@@ -74,10 +83,13 @@ mod tests {
             provider: &provider,
             seed: 1,
         };
-        for name in names().into_iter().chain([omniscient::NAME]) {
+        let without = Part::ALL.map(pacer::name_without);
+        for name in names().into_iter().chain([omniscient::NAME]).chain(without) {
+            assert!(is_known(name), "{name}");
             assert_eq!(controller(name, brief).unwrap().name(), name);
         }
         assert!(controller("guess", brief).is_none());
+        assert!(!is_known("guess"));
     }
 
     #[test]

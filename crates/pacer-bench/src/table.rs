@@ -26,8 +26,8 @@ fn kind(row: &Row) -> (&str, &str, &str) {
 
 fn heading() -> String {
     format!(
-        "{:<8} {:<16} {:<10} {:>7}  {:>15}  {:>15}  {:>15}  {:>15}  {:>9}  {:>13}  not reached\n\
-         {:<8} {:<16} {:<10} {:>7}  {:>15}  {:>15}  {:>15}  {:>15}  {:>9}  {:>13}\n",
+        "{:<8} {:<27} {:<10} {:>7}  {:>15}  {:>15}  {:>15}  {:>15}  {:>9}  {:>13}  not reached\n\
+         {:<8} {:<27} {:<10} {:>7}  {:>15}  {:>15}  {:>15}  {:>15}  {:>9}  {:>13}\n",
         "scenario",
         "controller",
         "scale",
@@ -67,7 +67,7 @@ impl fmt::Display for Line<'_> {
             .max_by_key(|row| (row.cuts - row.cuts_undone.min(row.cuts), row.cuts));
         write!(
             formatter,
-            "{:<8} {:<16} {:<10} {:>7}  {:>15}  {:>15}  {:>15}  {:>15}  {:>9}  {:>13}  {}",
+            "{:<8} {:<27} {:<10} {:>7}  {:>15}  {:>15}  {:>15}  {:>15}  {:>9}  {:>13}  {}",
             first.scenario,
             first.controller,
             first.scale,

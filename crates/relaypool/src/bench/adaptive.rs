@@ -4,12 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use relaypool_pacer_bench::campaign::{Campaign, Drawn, Results, Scales};
 use relaypool_pacer_bench::chart::chart;
 use relaypool_pacer_bench::scenario::{self, Scenario};
 use relaypool_pacer_bench::table::table;
 use relaypool_pacer_bench::{pacer, registry};
+use relaypool_shaping::pacer::Part;
 
 /// Arguments of `relaypool bench adaptive`.
 #[derive(Args, Clone)]
@@ -20,6 +22,10 @@ pub struct Adaptive {
     /// Only these ways to pace mail. Without it, all.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     controller: Vec<String>,
+    /// The pacer with a part left out too, once for each part named, which shows what the part is worth. Without
+    /// --controller, beside the whole pacer alone.
+    #[arg(long, value_delimiter = ',', value_name = "PART,…", value_parser = PossibleValuesParser::new(Part::ALL.map(Part::name)))]
+    without: Vec<String>,
     /// Runs of each scenario: the seeds from 1 to this. Without it 10, or what a scenario file says.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     seeds: Option<u64>,
@@ -71,11 +77,15 @@ impl Adaptive {
             let twice = scenarios.iter().skip(position + 1).any(|other| other.name == one.name);
             ensure!(!twice, "two scenarios are named '{}': give each its own name", one.name);
         }
-        let controllers = if self.controller.is_empty() {
-            registry::names().into_iter().map(ToOwned::to_owned).collect()
-        } else {
-            self.controller.clone()
+        let mut controllers = match (self.controller.is_empty(), self.without.is_empty()) {
+            (false, _) => self.controller.clone(),
+            (true, true) => registry::names().into_iter().map(ToOwned::to_owned).collect(),
+            (true, false) => vec![pacer::NAME.to_owned()],
         };
+        let without = Part::ALL
+            .into_iter()
+            .filter(|part| self.without.iter().any(|name| name == part.name()));
+        controllers.extend(without.map(|part| pacer::name_without(part).to_owned()));
         Ok(Campaign {
             scenarios,
             controllers,

@@ -20,6 +20,7 @@ use super::evidence::Evidence;
 use super::greylisting::Greylisting;
 use super::latency::Latency;
 use super::learned_rate::{LearnedRate, Refused};
+use super::part::Part;
 use super::recovery::{Before, Finding, Outcome, Recovery, SLOWER};
 use super::throughput::Throughput;
 use super::window::{Failed, Window};
@@ -84,9 +85,23 @@ pub(super) struct Learning {
     slow: u8,
     cuts: u64,
     cuts_undone: u64,
+    /// Left out, for measurements.
+    #[serde(skip)]
+    without: Option<Part>,
 }
 
 impl Learning {
+    /// From now on without this part.
+    pub(super) fn leave_out(&mut self, part: Part) {
+        self.without = Some(part);
+        self.window.leave_out(part);
+    }
+
+    /// Whether this part is not left out.
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.without != Some(part)
+    }
+
     /// Cuts so far, and how many of them were taken back.
     pub(super) fn cuts(&self) -> (u64, u64) {
         (self.cuts, self.cuts_undone)
@@ -117,7 +132,7 @@ impl Learning {
         }
         self.meet_stranger(now, sent, false);
         let took = now.saturating_sub(sent.at);
-        let is_slow = self.latency.is_slow(took, sent.sending.new_connection);
+        let is_slow = self.has(Part::Latency) && self.latency.is_slow(took, sent.sending.new_connection);
         if !is_slow {
             self.latency.learn(took, sent.sending.new_connection);
         }
@@ -190,6 +205,9 @@ impl Learning {
         let size = self.window.size();
         let certain = self.evidence.certain_failures();
         let before = self.window.clone();
+        if !self.has(Part::MeasuredRate) {
+            self.rate.forget_mark();
+        }
         match self.window.failed(now, sent.connections, certain) {
             Failed::Perhaps => return self.evidence.failed_by_accident(),
             Failed::Cut if self.window.size() == size => return self.cut(),
@@ -260,7 +278,8 @@ impl Learning {
         self.slow = 0;
         self.rate_cuts = 0;
         self.window.doubt(now);
-        self.measured = self.rate.measure(sent.at, sent.taken);
+        let measured = self.rate.measure(sent.at, sent.taken);
+        self.measured = measured.filter(|_| self.has(Part::MeasuredRate));
         self.rate.mark(sent.at, sent.taken);
         let rate = if good.max(speed) > 0.0 {
             slower.max(LEAST_RATE)
@@ -269,6 +288,13 @@ impl Learning {
         };
         self.rate.begin(now, rate);
         if let Some(verdict) = verdict {
+            self.pause(now, verdict);
+        }
+    }
+
+    /// Nothing gets through, or too little: pauses, longer each time in a row.
+    fn pause(&mut self, now: Duration, verdict: &Verdict) {
+        if self.has(Part::Pauses) {
             self.breaker.trip(now, incident(verdict), None);
         }
     }
@@ -282,13 +308,17 @@ impl Learning {
         let hopeless = self.recovery.as_ref().is_some_and(Recovery::is_hopeless);
         if hopeless && !names_recipient(verdict) {
             self.cut();
-            self.breaker.trip(now, incident(verdict), None);
+            self.pause(now, verdict);
         }
     }
 
     fn test(&mut self, now: Duration, outcome: Outcome) {
         let Some(recovery) = &mut self.recovery else { return };
-        match recovery.count(outcome) {
+        let finding = match recovery.count(outcome) {
+            Finding::Slower | Finding::Noise { .. } if self.without == Some(Part::NoiseTest) => Finding::Helped,
+            finding => finding,
+        };
+        match finding {
             Finding::Pending => {}
             Finding::Slower => {
                 let rate = self.rate.rate().unwrap_or(FIRST_RATE);
@@ -343,7 +373,7 @@ impl Learning {
     /// A refusal that says nothing about the path; a host that answers for a recipient is alive.
     pub(super) fn answered(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
         self.not_counted(sent);
-        if verdict.category == Category::Greylisted {
+        if verdict.category == Category::Greylisted && self.has(Part::Greylisting) {
             self.greylisting.put_off(waited(now, sent));
         }
         if !names_recipient(verdict) {
@@ -376,6 +406,9 @@ impl Learning {
     }
 
     fn meet_stranger(&mut self, now: Duration, sent: Sent, refused: bool) {
+        if !self.has(Part::Greylisting) {
+            return;
+        }
         if sent.sending.attempt <= 1 {
             self.greylisting.stranger(refused);
         } else if refused {

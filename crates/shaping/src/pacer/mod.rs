@@ -20,6 +20,7 @@ mod latency;
 mod learned_rate;
 mod learning;
 mod limits;
+mod part;
 mod recovery;
 mod shown;
 mod throughput;
@@ -37,6 +38,7 @@ use breaker::Incident;
 use bucket::Buckets;
 use learning::Learning;
 pub use limits::{AdaptiveLimits, PacerLimits, Share};
+pub use part::Part;
 pub use shown::Shown;
 
 /// How long a limit counts as binding after it last held something back.
@@ -123,6 +125,14 @@ impl Pacer {
         pacer
     }
 
+    /// A pacer that leaves a part of learning out, for measurements of what the part is worth. Not for sending: what it
+    /// learns is of no use to another, nor does it survive a restart that a part was left out.
+    pub fn without(limits: PacerLimits, part: Part) -> Self {
+        let mut pacer = Self::new(limits);
+        pacer.learning.leave_out(part);
+        pacer
+    }
+
     /// A pacer that knows what an earlier one knew. What cannot be (a suspension into the far future, after the clock was
     /// set) is cut to what can.
     pub fn restore(limits: PacerLimits, snapshot: Snapshot, now: Duration) -> Self {
@@ -176,8 +186,10 @@ impl Pacer {
         }
         let hard = self.buckets.next(now);
         let learned = match &self.limits.adaptive {
-            Some(adaptive) => self.learning.rate.next(now, least_rate(adaptive)),
-            None => None,
+            Some(adaptive) if self.learning.has(Part::LearnedRate) => {
+                self.learning.rate.next(now, least_rate(adaptive))
+            }
+            _ => None,
         };
         let learned = learned.map(|at| (at, Binds::LearnedRate));
         match hard.into_iter().chain(learned).max_by_key(|(at, _)| *at) {
@@ -320,11 +332,15 @@ impl Pacer {
         let late = learning::names_recipient(verdict);
         let may_be_greylisted = verdict.is_path_feedback() && late && learning.greylisting.refuses_strangers();
         if verdict.category == Category::Greylisted || may_be_greylisted {
+            if !learning.has(Part::Greylisting) {
+                return next;
+            }
             let first = sent.sending.first_refused.unwrap_or(now);
             let waited = now.saturating_sub(first);
             return NextAttempt::After(learning.greylisting.interval(interval, waited, seed));
         }
-        let is_about_speed = verdict.is_path_feedback() && !(late && learning.noise() > 0.5);
+        let is_quick = learning.has(Part::QuickRetries);
+        let is_about_speed = is_quick && verdict.is_path_feedback() && !(late && learning.noise() > 0.5);
         match SOON.get(attempt as usize - 1) {
             Some(seconds) if is_about_speed => {
                 let jitter = interval.as_secs_f64().fract();
@@ -349,7 +365,10 @@ impl Pacer {
     /// The learned rate, in messages a second, where there is one.
     pub fn learned_rate(&self) -> Option<f64> {
         self.limits.adaptive.as_ref()?;
-        self.learning.rate.rate()
+        self.learning
+            .rate
+            .rate()
+            .filter(|_| self.learning.has(Part::LearnedRate))
     }
 
     /// The rate in force, where there is one: the least of what policies, a share and learning say.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::part::Part;
+
 /// Connections of a lane that knows nothing yet.
 pub(super) const INITIAL: u32 = 5;
 
@@ -13,6 +15,9 @@ const LARGEST: u32 = 10_000;
 /// Messages to be accepted, and seconds, between a probe that failed and the next: few at first, for a single failure may be
 /// chance.
 const HOLDS: [(u32, u64); 5] = [(20, 2), (80, 8), (200, 20), (400, 40), (600, 60)];
+
+/// What it is where probes are not spaced.
+const SHORT_HOLD: (u32, u64) = (0, 2);
 
 /// On a quiet lane so many messages take long: after this time the next probe may go all the same.
 const LONGEST_HOLD: Duration = Duration::from_secs(900);
@@ -45,6 +50,9 @@ pub(super) struct Window {
     /// Connections that learning never goes below: these are no probes, and what fails on them speaks against the path.
     #[serde(skip)]
     least: u32,
+    /// Left out, for measurements.
+    #[serde(skip)]
+    without: Option<Part>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -78,6 +86,7 @@ impl Default for Window {
             hold: None,
             holds: 0,
             least: 1,
+            without: None,
         }
     }
 }
@@ -105,6 +114,11 @@ impl Window {
         self.least = least;
         self.size = self.size.max(least);
         self.target = self.target.max(self.size);
+    }
+
+    /// From now on without this part.
+    pub(super) fn leave_out(&mut self, part: Part) {
+        self.without = Some(part);
     }
 
     pub(super) fn size(&self) -> u32 {
@@ -188,7 +202,8 @@ impl Window {
 
     /// An attempt that was made as one of `open` connections failed. So many failures in a row are certain.
     pub(super) fn failed(&mut self, now: Duration, open: u32, certain: u32) -> Failed {
-        if open <= self.proven || open <= self.least.max(1) {
+        let is_proven = open <= self.proven && self.without != Some(Part::ProvenWindow);
+        if is_proven || open <= self.least.max(1) {
             return Failed::Proven;
         }
         self.failures = self.failures.saturating_add(1);
@@ -201,7 +216,10 @@ impl Window {
     }
 
     fn hold_now(&mut self, now: Duration) {
-        let (accepted, seconds) = HOLDS[usize::from(self.holds).min(HOLDS.len() - 1)];
+        let (accepted, seconds) = match self.without {
+            Some(Part::ProbeSpacing) => SHORT_HOLD,
+            _ => HOLDS[usize::from(self.holds).min(HOLDS.len() - 1)],
+        };
         self.holds = self.holds.saturating_add(1).min(HOLDS.len() as u8 - 1);
         self.hold = Some(Hold {
             accepted,
@@ -249,6 +267,7 @@ impl Window {
             }),
             holds: self.holds.min(HOLDS.len() as u8 - 1),
             least: 1,
+            without: None,
         }
     }
 }
