@@ -218,6 +218,12 @@ pub(crate) fn pacer_time(now: Millis) -> Duration {
     Duration::from_millis(now)
 }
 
+/// When to wake for a moment of the pacer: up, never down. A wake-up a nanosecond early finds nothing to do and sets
+/// itself again for the same millisecond, for ever.
+pub(crate) fn wake_time(at: Duration) -> Millis {
+    Millis::try_from(at.as_nanos().div_ceil(1_000_000)).unwrap_or(Millis::MAX)
+}
+
 impl Dispatcher {
     /// Puts a message into a lane's queue and lets the lane work.
     pub(crate) fn enqueue(&mut self, lane: LaneId, run: RunId, domain: DomainId, key: MessageKey, now: Millis) {
@@ -300,9 +306,7 @@ impl Dispatcher {
         match grant {
             Grant::Now => true,
             Grant::At(at) => {
-                // Up, never down: a wake-up a fraction of a millisecond early would find nothing to do and come again.
-                let at = Millis::try_from(at.as_micros().div_ceil(1_000)).unwrap_or(Millis::MAX);
-                self.wake(lane, at);
+                self.wake(lane, wake_time(at));
                 false
             }
             Grant::No => false,
@@ -544,5 +548,21 @@ impl Dispatcher {
 
     pub(crate) fn lane_mut(&mut self, lane: LaneId) -> &mut Lane {
         &mut self.lanes[lane.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_wakes_before_the_moment() {
+        let now = 1_700_000_000_000;
+        assert_eq!(wake_time(pacer_time(now)), now);
+        for nanoseconds in [1, 999, 1_000, 999_999, 1_000_000] {
+            let at = pacer_time(now) + Duration::from_nanos(nanoseconds);
+            assert_eq!(wake_time(at), now + 1, "{nanoseconds}");
+        }
+        assert_eq!(wake_time(Duration::MAX), Millis::MAX);
     }
 }

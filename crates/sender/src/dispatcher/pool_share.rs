@@ -13,7 +13,7 @@ use relaypool_shaping::pool_shares::TURN;
 use relaypool_shaping::shared_rate::SharedRate;
 use relaypool_shaping::site::Site;
 
-use super::lane::{Lane, LaneId, SessionId, pacer_time};
+use super::lane::{Lane, LaneId, SessionId, pacer_time, wake_time};
 use super::{Dispatcher, dismiss};
 use crate::ledger::Millis;
 
@@ -291,7 +291,7 @@ impl Dispatcher {
         }
         self.lane_mut(lane).held_by_share = Some(now);
         if let Some(next) = next {
-            let next = Millis::try_from(next.as_micros().div_ceil(1_000)).unwrap_or(Millis::MAX);
+            let next = wake_time(next);
             // Lanes that wait for one moment would else always come in the same order, and the last of them never.
             let others = self.lane_ids_where(|limits| limits.rate == Some(id)).len() as u64 - 1;
             self.wake(lane, next + rand::random_range(0..=others.min(20)));

@@ -5,7 +5,7 @@ use relaypool_shaping::pacer::PacerLimits;
 use relaypool_shaping::reply_rules::{Effects, Refusal, Standing};
 
 use super::attempt::Attempt;
-use super::lane::{Lane, LaneId, pacer_time};
+use super::lane::{Lane, LaneId, pacer_time, wake_time};
 use super::timers::Timer;
 use super::{Dispatcher, Millis};
 
@@ -79,7 +79,7 @@ impl Dispatcher {
         if lane.rules_due.is_none()
             && let Some(change) = lane.rules.next_change(pacer_time(now))
         {
-            let at = Millis::try_from(change.as_micros().div_ceil(1_000)).unwrap_or(Millis::MAX);
+            let at = wake_time(change);
             lane.rules_due = Some(at);
             self.timers.set(at, Timer::Rules(id));
         }
