@@ -17,7 +17,7 @@ const NEWS: f64 = 0.3;
 /// How certain an alarm must be, in natural units of likelihood: on a path without noise two failures close to one another
 /// are enough; where failures are common, false alarms are too, so it takes more.
 const ALARM: f64 = 4.0;
-const ALARM_IN_NOISE: f64 = 10.0;
+const ALARM_IN_NOISE: f64 = 12.0;
 const NOISY: f64 = 0.1;
 
 /// Outcomes over which single failures that nothing followed from become known as noise, and as how much at most.
@@ -26,8 +26,8 @@ const SHORT_RUN: f64 = 20.0;
 const MOSTLY: f64 = 0.5;
 const MOST_NOISE_UNTESTED: f64 = 0.05;
 
-/// How far noise may rise above what a test found without another test.
-const ABOVE_TESTED: f64 = 1.2;
+/// How far noise may rise above what a test found without another test: a test is a small sample.
+const ABOVE_TESTED: f64 = 0.15;
 
 /// A chance that is small enough to be ruled out.
 const SMALL_CHANCE: f64 = 0.01;
@@ -87,9 +87,24 @@ impl Evidence {
     pub(super) fn failed_by_accident(&mut self) {
         let learned = self.noise + 1.0 / LONG_RUN;
         // Not far above what a test has shown: or a limit would in time be taken for noise.
-        self.noise = learned
-            .min((self.tested * ABOVE_TESTED).max(MOST_NOISE_UNTESTED))
-            .min(MOST_NOISE);
+        self.noise = learned.min(self.most_noise()).min(MOST_NOISE);
+    }
+
+    /// How far noise may rise without another test.
+    fn most_noise(&self) -> f64 {
+        if self.tested > MOST_NOISE_UNTESTED {
+            self.tested + ABOVE_TESTED
+        } else {
+            MOST_NOISE_UNTESTED
+        }
+    }
+
+    /// An attempt failed that a learned rate may explain. It says no more of noise than a test has shown: a rate a little too
+    /// high would hide in it.
+    pub(super) fn failed_at_learned_rate(&mut self) {
+        let most = self.tested.max(self.noise);
+        self.failed_by_accident();
+        self.noise = self.noise.min(most);
     }
 
     /// What an attempt that goes well, and one that fails, adds to the likelihood that more fail than noise explains.

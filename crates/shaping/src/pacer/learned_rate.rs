@@ -42,7 +42,7 @@ const LEAST_NOISE: f64 = 0.005;
 
 /// … and this certain, in natural units of likelihood: without noise, two refusals within 35 messages.
 const CERTAIN: f64 = 3.0;
-const CERTAIN_IN_NOISE: f64 = 6.0;
+const CERTAIN_IN_NOISE: f64 = 10.0;
 const NOISY: f64 = 0.1;
 
 /// No rate is learned below one message in ten minutes, or above what one lane could ever do.
@@ -112,6 +112,11 @@ impl LearnedRate {
     /// Messages a second, where a rate is learned.
     pub(super) fn rate(&self) -> Option<f64> {
         self.cap.map(|cap| cap.rate)
+    }
+
+    /// A rate above what is known to be borne is tried.
+    pub(super) fn is_probing(&self) -> bool {
+        self.cap.is_some_and(|cap| matches!(cap.course, Course::Step(_)))
     }
 
     /// When the next message may go; none when it may now. `least` is the rate that learning never goes below.

@@ -21,7 +21,7 @@ use super::greylisting::Greylisting;
 use super::latency::Latency;
 use super::learned_rate::{LearnedRate, Refused};
 use super::part::Part;
-use super::recovery::{Before, Finding, Outcome, Recovery, SLOWER};
+use super::recovery::{Before, Earlier, Finding, Outcome, Recovery, SLOWER};
 use super::throughput::Throughput;
 use super::window::{Failed, Window};
 
@@ -33,6 +33,9 @@ const LEAST_RATE: f64 = 0.1;
 
 /// A cut counts as right when so many messages went well after it.
 const CALM: u32 = 50;
+
+/// Nothing that was in question before is any more when so many went well.
+const LONG_CALM: u32 = 300;
 
 /// So many cuts of the learned rate with no calm between them: it is not the rate.
 const RATE_CUTS: u8 = 2;
@@ -81,6 +84,8 @@ pub(super) struct Learning {
     calm: u32,
     #[serde(skip)]
     rate_cuts: u8,
+    #[serde(skip)]
+    earlier: Earlier,
     #[serde(skip)]
     slow: u8,
     cuts: u64,
@@ -156,7 +161,10 @@ impl Learning {
             self.test(now, Outcome::Good);
         } else if self.calm >= CALM {
             self.before = None;
+        }
+        if self.calm >= LONG_CALM {
             self.rate_cuts = 0;
+            self.earlier = Earlier::default();
         }
     }
 
@@ -223,9 +231,10 @@ impl Learning {
             Failed::Proven if self.recovery.is_some() => return self.test_failed(now, verdict),
             Failed::Proven => {}
         }
+        let was_probe = self.rate.is_probing();
         match self.rate.refused(now, sent.at, sent.taken, self.evidence.noise()) {
-            Refused::Accident => self.evidence.failed_by_accident(),
-            Refused::Cut => self.rate_cut(now, sent, verdict),
+            Refused::Accident => self.evidence.failed_at_learned_rate(),
+            Refused::Cut => self.rate_cut(now, sent, verdict, was_probe),
             Refused::NotMine => {
                 self.evidence.failed();
                 if self.evidence.is_alarm() {
@@ -235,9 +244,12 @@ impl Learning {
         }
     }
 
-    fn rate_cut(&mut self, now: Duration, sent: Sent, verdict: &Verdict) {
-        self.evidence.failed_by_accident();
+    fn rate_cut(&mut self, now: Duration, sent: Sent, verdict: &Verdict, was_probe: bool) {
+        self.evidence.failed_at_learned_rate();
         self.cut();
+        if was_probe {
+            return;
+        }
         self.rate_cuts += 1;
         if self.rate_cuts >= RATE_CUTS {
             self.alarm(now, sent, Some(verdict));
@@ -273,7 +285,7 @@ impl Learning {
         let slower = SLOWER * speed.max(good * HALF);
         let noise = self.evidence.noise();
         let share = if verdict.is_some() { self.evidence.share() } else { 1.0 };
-        self.recovery = Some(Recovery::new(share, noise));
+        self.recovery = Some(Recovery::new(share, noise).after(self.earlier));
         self.evidence.alarm_is_over();
         self.slow = 0;
         self.rate_cuts = 0;
@@ -330,6 +342,7 @@ impl Learning {
                 self.cut();
             }
             Finding::Helped => {
+                self.earlier = recovery.so_far();
                 self.recovery = None;
                 if let Some(rate) = self.measured.take() {
                     self.rate.settle(now, rate);
@@ -341,6 +354,7 @@ impl Learning {
 
     fn undo(&mut self, failing: f64, slow: f64) {
         self.recovery = None;
+        self.earlier = Earlier::default();
         self.evidence.noise_is(failing);
         if slow > 0.5 {
             self.latency.forget();

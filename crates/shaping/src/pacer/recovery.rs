@@ -52,6 +52,14 @@ pub(super) struct Before {
     pub(super) cuts: u32,
 }
 
+/// Outcomes of tests: a small sample may look as if a cut had helped, several together hardly.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Earlier {
+    attempts: u32,
+    failures: u32,
+    slow: u32,
+}
+
 /// An attempt of the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -87,6 +95,23 @@ impl Recovery {
             all_slow: 0,
             before,
             noise,
+        }
+    }
+
+    /// The same test, with the outcomes of those before it that have not settled the matter.
+    pub(super) fn after(mut self, earlier: Earlier) -> Self {
+        self.all_attempts = earlier.attempts;
+        self.all_failures = earlier.failures;
+        self.all_slow = earlier.slow;
+        self
+    }
+
+    /// What the test has found so far, for one that follows.
+    pub(super) fn so_far(&self) -> Earlier {
+        Earlier {
+            attempts: self.all_attempts,
+            failures: self.all_failures,
+            slow: self.all_slow,
         }
     }
 

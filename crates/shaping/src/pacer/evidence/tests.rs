@@ -69,7 +69,7 @@ fn what_is_known_to_be_noise_is_no_alarm() {
 fn much_more_than_noise_is_an_alarm() {
     for noise in [0.0, 0.05, 0.1, 0.25, 0.5] {
         let found = until_alarm(&mut tested(noise), 1, 100);
-        assert!(found.is_some_and(|attempts| attempts <= 60), "{noise}: {found:?}");
+        assert!(found.is_some_and(|attempts| attempts <= 80), "{noise}: {found:?}");
     }
     assert!(until_alarm(&mut tested(0.05), 2, 200).is_some());
     assert_eq!(
@@ -86,7 +86,7 @@ fn noise_is_learned_only_a_little_without_a_test() {
     assert!(untested.noise() <= MOST_NOISE_UNTESTED, "{untested:?}");
     let mut tested = tested(0.3);
     (0..10_000).for_each(|_| tested.failed_by_accident());
-    assert!((0.3..=0.3 * ABOVE_TESTED).contains(&tested.noise()), "{tested:?}");
+    assert!((0.3..=0.3 + ABOVE_TESTED).contains(&tested.noise()), "{tested:?}");
 }
 
 #[test]
