@@ -103,8 +103,7 @@ fn unknown_time_zone(spec: &SendingIpSpec) -> Option<Problem> {
 
 impl NotInEffect for MxPolicySpec {
     fn fields_not_in_effect(&self, _: Surroundings) -> Vec<String> {
-        let min = self.adaptive.as_ref().and_then(|adaptive| adaptive.min.as_ref());
-        set_fields([("spec.adaptive.min.rate", min.is_some_and(|min| min.rate.is_some()))])
+        Vec::new()
     }
 }
 
@@ -250,7 +249,7 @@ mod tests {
         let policy = json!({
             "match": { "domains": ["*"] }, "adaptive": { "min": { "rate": "1/s" } },
         });
-        assert_eq!(fields::<MxPolicySpec>(policy).0, ["spec.adaptive.min.rate"]);
+        assert_eq!(fields::<MxPolicySpec>(policy), (vec![], vec![]));
 
         let key = json!({ "domain": "example.com", "selector": "s1", "rotation": { "every": "90d" } });
         assert_eq!(

@@ -19,7 +19,7 @@ use relaypool_shaping::warm_up::{
 use relaypool_spool::{Batch, MessageKey};
 
 use super::attempt::Attempt;
-use super::lane::{LaneId, pacer_time};
+use super::lane::{LaneId, pacer_time, wake_time};
 use super::timers::Timer;
 use super::{Dispatcher, Effect};
 use crate::ledger::Millis;
@@ -191,7 +191,7 @@ impl Dispatcher {
     fn hold_for_warm_up(&mut self, id: LaneId, at: Duration, now: Millis) {
         let lane = self.lane_mut(id);
         lane.pacer.hold_for_warm_up(pacer_time(now), at);
-        let until = Millis::try_from(at.as_millis()).unwrap_or(Millis::MAX);
+        let until = wake_time(at);
         let handed_over = lane.overflowed == Some(until);
         self.wake(id, until);
         // Once a day: what comes back could go nowhere else, and would come back again.
@@ -336,7 +336,7 @@ impl Dispatcher {
             .values()
             .filter_map(|of_ip| of_ip.warm_up.day_ends());
         if let Some(next) = ends.min() {
-            let next = Millis::try_from(next.as_millis()).unwrap_or(Millis::MAX);
+            let next = wake_time(next);
             if self.warm_ups.woken_at.is_none_or(|set| set <= now || next < set) {
                 self.warm_ups.woken_at = Some(next);
                 self.timers.set(next, Timer::WarmUps);
